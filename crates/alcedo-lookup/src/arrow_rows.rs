@@ -1,0 +1,178 @@
+//! Compact rows, version 1, written from Arrow arrays: the counterpart of [`rows`](crate::rows).
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    ArrowPrimitiveType, Date32Type, Decimal128Type, Decimal256Type, DurationMicrosecondType, DurationMillisecondType,
+    DurationNanosecondType, DurationSecondType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, Time32MillisecondType, Time32SecondType, Time64MicrosecondType, Time64NanosecondType,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::ToByteSlice;
+use arrow_schema::DataType;
+
+use crate::error::Error;
+use crate::projection::Projection;
+use crate::rows::{DECIMAL128_PRECISION, write_uvarint};
+use crate::schema::{Type, Unit};
+
+/// Writes rows of record batches that a [`Projection`] read.
+pub(crate) struct RowWriter<'a> {
+    projection: &'a Projection,
+    /// One row's fields, before their length is known.
+    fields: Vec<u8>,
+}
+
+impl<'a> RowWriter<'a> {
+    pub(crate) fn new(projection: &'a Projection) -> Self {
+        Self { projection, fields: Vec::new() }
+    }
+
+    /// Appends row `row` of `batch` to `out`.
+    ///
+    /// # Errors
+    /// A value of a type that rows cannot carry.
+    pub(crate) fn write(&mut self, batch: &RecordBatch, row: usize, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.fields.clear();
+        let columns = &self.projection.schema.columns;
+        let values: Vec<Option<ArrayRef>> =
+            self.projection.paths.iter().map(|path| reach(batch, path, row)).collect::<Result<_, _>>()?;
+        write_nulls(&mut self.fields, values.len(), |i| values[i].is_none());
+        for (value, column) in values.iter().zip(columns) {
+            if let Some(array) = value {
+                write_value(&mut self.fields, array, &column.ty, row)?;
+            }
+        }
+        write_uvarint(out, self.fields.len() as u64);
+        out.extend_from_slice(&self.fields);
+        Ok(())
+    }
+}
+
+/// Follows a path through structs; none where the value or a struct around it is null.
+fn reach(batch: &RecordBatch, path: &[usize], row: usize) -> Result<Option<ArrayRef>, Error> {
+    let (root, inner) = path.split_first().ok_or_else(|| Error::corrupt("a column without a path"))?;
+    let mut array = batch.column(*root).clone();
+    for field in inner {
+        if array.is_null(row) {
+            return Ok(None);
+        }
+        array = array.as_struct().column(*field).clone();
+    }
+    Ok((!is_null(&array, row)).then_some(array))
+}
+
+/// A null array has no validity buffer, and all of its values are null.
+fn is_null(array: &ArrayRef, row: usize) -> bool {
+    *array.data_type() == DataType::Null || array.is_null(row)
+}
+
+fn write_nulls(out: &mut Vec<u8>, count: usize, is_null: impl Fn(usize) -> bool) {
+    let start = out.len();
+    out.resize(start + count.div_ceil(8), 0);
+    for i in (0..count).filter(|i| is_null(*i)) {
+        out[start + i / 8] |= 1 << (i % 8);
+    }
+}
+
+fn number<T: ArrowPrimitiveType>(out: &mut Vec<u8>, array: &ArrayRef, row: usize) -> Result<(), Error>
+where
+    T::Native: ToByteSlice,
+{
+    let array = array.as_primitive_opt::<T>().ok_or_else(|| mismatch(array))?;
+    // Arrow keeps numbers in the machine's order; the wire is little-endian, as every machine we build for.
+    out.extend_from_slice(array.value(row).to_byte_slice());
+    Ok(())
+}
+
+fn mismatch(array: &ArrayRef) -> Error {
+    Error::Unsupported(format!("values read as {}", array.data_type()))
+}
+
+fn write_value(out: &mut Vec<u8>, array: &ArrayRef, ty: &Type, row: usize) -> Result<(), Error> {
+    match ty {
+        Type::Bool => out.push(array.as_boolean_opt().ok_or_else(|| mismatch(array))?.value(row).into()),
+        Type::Int8 => number::<Int8Type>(out, array, row)?,
+        Type::Int16 => number::<Int16Type>(out, array, row)?,
+        Type::Int32 => number::<Int32Type>(out, array, row)?,
+        Type::Int64 => number::<Int64Type>(out, array, row)?,
+        Type::UInt8 => number::<UInt8Type>(out, array, row)?,
+        Type::UInt16 => number::<UInt16Type>(out, array, row)?,
+        Type::UInt32 => number::<UInt32Type>(out, array, row)?,
+        Type::UInt64 => number::<UInt64Type>(out, array, row)?,
+        Type::Float16 => number::<Float16Type>(out, array, row)?,
+        Type::Float32 => number::<Float32Type>(out, array, row)?,
+        Type::Float64 => number::<Float64Type>(out, array, row)?,
+        Type::Date32 => number::<Date32Type>(out, array, row)?,
+        Type::Time(Unit::Second) => number::<Time32SecondType>(out, array, row)?,
+        Type::Time(Unit::Millisecond) => number::<Time32MillisecondType>(out, array, row)?,
+        Type::Time(Unit::Microsecond) => number::<Time64MicrosecondType>(out, array, row)?,
+        Type::Time(Unit::Nanosecond) => number::<Time64NanosecondType>(out, array, row)?,
+        Type::Timestamp { unit, .. } => match unit {
+            Unit::Second => number::<TimestampSecondType>(out, array, row)?,
+            Unit::Millisecond => number::<TimestampMillisecondType>(out, array, row)?,
+            Unit::Microsecond => number::<TimestampMicrosecondType>(out, array, row)?,
+            Unit::Nanosecond => number::<TimestampNanosecondType>(out, array, row)?,
+        },
+        Type::Duration(unit) => match unit {
+            Unit::Second => number::<DurationSecondType>(out, array, row)?,
+            Unit::Millisecond => number::<DurationMillisecondType>(out, array, row)?,
+            Unit::Microsecond => number::<DurationMicrosecondType>(out, array, row)?,
+            Unit::Nanosecond => number::<DurationNanosecondType>(out, array, row)?,
+        },
+        Type::Decimal { precision, .. } if *precision <= DECIMAL128_PRECISION => {
+            number::<Decimal128Type>(out, array, row)?;
+        }
+        Type::Decimal { .. } => number::<Decimal256Type>(out, array, row)?,
+        Type::Uuid | Type::Fixed(_) | Type::Interval => {
+            out.extend_from_slice(array.as_fixed_size_binary_opt().ok_or_else(|| mismatch(array))?.value(row));
+        }
+        Type::String => {
+            write_bytes(out, array.as_string_opt::<i32>().ok_or_else(|| mismatch(array))?.value(row).as_bytes());
+        }
+        Type::Binary => write_bytes(out, array.as_binary_opt::<i32>().ok_or_else(|| mismatch(array))?.value(row)),
+        Type::Null => return Err(Error::corrupt("a null column has a value")),
+        Type::List(item) => write_items(out, &list_items(array, row)?, item, true)?,
+        Type::Struct(fields) => {
+            let array = array.as_struct_opt().ok_or_else(|| mismatch(array))?;
+            write_nulls(out, fields.len(), |i| is_null(array.column(i), row));
+            for (i, (_, ty)) in fields.iter().enumerate() {
+                if !is_null(array.column(i), row) {
+                    write_value(out, array.column(i), ty, row)?;
+                }
+            }
+        }
+        Type::Map(key, value) => {
+            let entries = array.as_map_opt().ok_or_else(|| mismatch(array))?.value(row);
+            write_items(out, entries.column(0), key, true)?;
+            write_items(out, entries.column(1), value, false)?;
+        }
+    }
+    Ok(())
+}
+
+fn list_items(array: &ArrayRef, row: usize) -> Result<ArrayRef, Error> {
+    match array.data_type() {
+        DataType::List(_) => Ok(array.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => Ok(array.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => Ok(array.as_fixed_size_list().value(row)),
+        _ => Err(mismatch(array)),
+    }
+}
+
+fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    write_uvarint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn write_items(out: &mut Vec<u8>, items: &ArrayRef, ty: &Type, with_count: bool) -> Result<(), Error> {
+    if with_count {
+        write_uvarint(out, items.len() as u64);
+    }
+    write_nulls(out, items.len(), |i| is_null(items, i));
+    for i in (0..items.len()).filter(|i| !is_null(items, *i)) {
+        write_value(out, items, ty, i)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Decompression of data pages, bounded by the size that the page header declares and by [`Limits`].
+//!
+//! The parquet crate's codecs are not public, and those for gzip, brotli and framed LZ4 would inflate without a bound.
+
+use std::io::Read;
+
+use crate::error::Error;
+
+/// Parquet's `CompressionCodec`
+/// (<https://github.com/apache/parquet-format/blob/master/Compression.md>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Uncompressed,
+    Snappy,
+    Gzip,
+    Brotli,
+    /// The deprecated LZ4: Hadoop's framing, though some writers put a frame or a raw block there.
+    Lz4Hadoop,
+    Zstd,
+    Lz4Raw,
+}
+
+impl Codec {
+    pub(crate) fn from_thrift(code: i32) -> Result<Self, Error> {
+        Ok(match code {
+            0 => Self::Uncompressed,
+            1 => Self::Snappy,
+            2 => Self::Gzip,
+            3 => return Err(Error::Unsupported("compression codec LZO".to_owned())),
+            4 => Self::Brotli,
+            5 => Self::Lz4Hadoop,
+            6 => Self::Zstd,
+            7 => Self::Lz4Raw,
+            other => return Err(Error::corrupt(format!("compression codec {other} does not exist"))),
+        })
+    }
+
+    pub(crate) fn to_thrift(self) -> i32 {
+        match self {
+            Self::Uncompressed => 0,
+            Self::Snappy => 1,
+            Self::Gzip => 2,
+            Self::Brotli => 4,
+            Self::Lz4Hadoop => 5,
+            Self::Zstd => 6,
+            Self::Lz4Raw => 7,
+        }
+    }
+
+    /// Decompresses `input` into exactly `size` bytes.
+    ///
+    /// # Errors
+    /// The input is damaged, or inflates to another size. Memory stays below `size` plus a codec's window.
+    pub(crate) fn decompress(self, input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+        let output = match self {
+            Self::Uncompressed => input.to_vec(),
+            Self::Snappy => snappy(input, size)?,
+            Self::Zstd => zstd::bulk::decompress(input, size).map_err(|e| damaged("zstd", &e))?,
+            Self::Lz4Raw => lz4_flex::block::decompress(input, size).map_err(|e| damaged("lz4_raw", &e))?,
+            Self::Gzip => read_bounded("gzip", flate2::bufread::MultiGzDecoder::new(input), size)?,
+            Self::Brotli => read_bounded("brotli", brotli::Decompressor::new(input, 4096), size)?,
+            Self::Lz4Hadoop => lz4_hadoop(input, size)?,
+        };
+        if output.len() != size {
+            return Err(Error::corrupt(format!("a page inflates to {} bytes, its header says {size}", output.len())));
+        }
+        Ok(output)
+    }
+}
+
+fn damaged(codec: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::corrupt(format!("{codec} data: {error}"))
+}
+
+fn snappy(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+    let declared = snap::raw::decompress_len(input).map_err(|e| damaged("snappy", &e))?;
+    if declared != size {
+        return Err(Error::corrupt(format!("snappy data declares {declared} bytes, the page header says {size}")));
+    }
+    snap::raw::Decoder::new().decompress_vec(input).map_err(|e| damaged("snappy", &e))
+}
+
+/// Reads at most one byte more than `size`, so that a bomb is found without being inflated.
+fn read_bounded(codec: &str, decoder: impl Read, size: usize) -> Result<Vec<u8>, Error> {
+    let mut output = Vec::with_capacity(size);
+    decoder.take(size as u64 + 1).read_to_end(&mut output).map_err(|e| damaged(codec, &e))?;
+    Ok(output)
+}
+
+/// Hadoop's framing is a run of blocks: big-endian decompressed size, then chunks of big-endian compressed size and raw
+/// LZ4 until that size is reached. Writers before the format was clarified also wrote LZ4 frames or a bare block here.
+fn lz4_hadoop(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+    if let Some(output) = lz4_hadoop_blocks(input, size) {
+        return Ok(output);
+    }
+    if let Ok(output) = read_bounded("lz4", lz4_flex::frame::FrameDecoder::new(input), size)
+        && output.len() == size
+    {
+        return Ok(output);
+    }
+    lz4_flex::block::decompress(input, size).map_err(|e| damaged("lz4", &e))
+}
+
+fn lz4_hadoop_blocks(mut input: &[u8], size: usize) -> Option<Vec<u8>> {
+    let mut output = Vec::with_capacity(size);
+    while !input.is_empty() {
+        let block = be_u32(&mut input)?;
+        let end = output.len().checked_add(block).filter(|end| *end <= size)?;
+        while output.len() < end {
+            let length = be_u32(&mut input)?;
+            let chunk = input.get(..length)?;
+            input = &input[length..];
+            let decoded = lz4_flex::block::decompress(chunk, end - output.len()).ok()?;
+            if decoded.is_empty() {
+                return None;
+            }
+            output.extend_from_slice(&decoded);
+        }
+    }
+    (output.len() == size).then_some(output)
+}
+
+fn be_u32(input: &mut &[u8]) -> Option<usize> {
+    let (head, rest) = input.split_first_chunk::<4>()?;
+    *input = rest;
+    Some(u32::from_be_bytes(*head) as usize)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn several_gzip_members_are_one_page_and_bombs_stop_at_the_declared_size() {
+        let member = |data: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        };
+        let both = [member(b"king"), member(b"fisher")].concat();
+        assert_eq!(Codec::Gzip.decompress(&both, 10).unwrap(), b"kingfisher");
+        let bomb = member(&vec![0; 64 << 20]);
+        let error = Codec::Gzip.decompress(&bomb, 100).unwrap_err();
+        assert!(error.to_string().contains("inflates to 101 bytes, its header says 100"), "{error}");
+    }
+
+    #[test]
+    fn hadoop_lz4_blocks_of_several_chunks_are_read() {
+        let (a, b) = (vec![7_u8; 300_000], vec![9_u8; 10]);
+        let mut framed = Vec::new();
+        framed.extend((a.len() as u32 + b.len() as u32).to_be_bytes());
+        for part in [&a, &b] {
+            let packed = lz4_flex::block::compress(part);
+            framed.extend((packed.len() as u32).to_be_bytes());
+            framed.extend(packed);
+        }
+        let whole = [a, b].concat();
+        assert_eq!(Codec::Lz4Hadoop.decompress(&framed, whole.len()).unwrap(), whole);
+        let raw = lz4_flex::block::compress(&whole);
+        assert_eq!(Codec::Lz4Hadoop.decompress(&raw, whole.len()).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_wrong_declared_size_is_an_error_in_every_codec() {
+        let snappy = snap::raw::Encoder::new().compress_vec(b"kingfisher").unwrap();
+        let zstd = zstd::bulk::compress(b"kingfisher", 1).unwrap();
+        for (codec, data) in [(Codec::Snappy, snappy), (Codec::Zstd, zstd), (Codec::Uncompressed, b"kingfisher".to_vec())] {
+            assert_eq!(codec.decompress(&data, 10).unwrap(), b"kingfisher");
+            assert!(codec.decompress(&data, 9).is_err(), "{codec:?}");
+            assert!(codec.decompress(&data, 11).is_err(), "{codec:?}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The file index: what lookups need of a footer, decoded once, small and flat.
+//!
+//! It is made from the footer alone. Page tables of column chunks join it as lookups learn them, from the page index or from
+//! the chunks themselves; they are shared by all lookups of the file version and counted by [`FileIndex::weight`].
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::schema::types::SchemaDescriptor;
+
+use crate::chunk::PageTable;
+use crate::error::Error;
+use crate::footer::{Chunk, Footer, RowGroup};
+use crate::key_column::{KeyColumn, Probes};
+use crate::projection::{Projection, key_column};
+use crate::search::Query;
+
+/// What a lookup needs of one content version of one file.
+pub struct FileIndex {
+    pub(crate) file_size: u64,
+    pub(crate) metadata: Arc<ParquetMetaData>,
+    pub(crate) schema_thrift: Bytes,
+    pub(crate) groups: Box<[RowGroup]>,
+    chunks: Box<[Chunk]>,
+    sorted_by: Option<u32>,
+    type_ordered: Box<[bool]>,
+    base_weight: u64,
+    tables: RwLock<HashMap<(u32, u32), Arc<PageTable>>>,
+    tables_weight: AtomicU64,
+}
+
+impl std::fmt::Debug for FileIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileIndex")
+            .field("rows", &self.rows())
+            .field("row_groups", &self.groups.len())
+            .field("columns", &self.columns())
+            .field("weight", &self.weight())
+            .finish()
+    }
+}
+
+impl FileIndex {
+    pub(crate) fn new(footer: Footer, file_size: u64) -> Self {
+        let stats = |chunk: &Chunk| {
+            let bound = |bound: &Option<crate::footer::Bound>| bound.as_ref().map_or(0, |bound| bound.bytes.len());
+            chunk.stats.as_ref().map_or(0, |stats| size_of_val(&**stats) + bound(&stats.min) + bound(&stats.max))
+        };
+        // The parquet crate's schema takes some 400 bytes a leaf, twice (tree and descriptor).
+        let schema = footer.schema_thrift.len() + footer.type_ordered.len() * 800;
+        let chunks: usize = footer.chunks.iter().map(|chunk| size_of::<Chunk>() + stats(chunk)).sum();
+        let groups = footer.groups.len() * size_of::<RowGroup>();
+        Self {
+            file_size,
+            metadata: footer.metadata,
+            schema_thrift: footer.schema_thrift,
+            groups: footer.groups.into(),
+            chunks: footer.chunks.into(),
+            sorted_by: footer.sorted_by,
+            type_ordered: footer.type_ordered.into(),
+            base_weight: (size_of::<Self>() + schema + chunks + groups) as u64,
+            tables: RwLock::default(),
+            tables_weight: AtomicU64::new(0),
+        }
+    }
+
+    /// Rows of the file: the sum over its row groups (a footer's own total is sometimes wrong).
+    pub fn rows(&self) -> u64 {
+        self.groups.last().map_or(0, |group| group.first_row + group.rows)
+    }
+
+    /// Row groups of the file.
+    pub fn row_groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Leaf columns of the schema.
+    pub fn columns(&self) -> usize {
+        self.schema().num_columns()
+    }
+
+    /// Whether any column chunk has an offset index.
+    pub fn has_page_index(&self) -> bool {
+        self.chunks.iter().any(|chunk| chunk.offset_index(self.file_size).is_some())
+    }
+
+    /// Bytes of memory that the index takes now. It grows as lookups learn page tables.
+    pub fn weight(&self) -> u64 {
+        self.base_weight + self.tables_weight.load(Ordering::Relaxed)
+    }
+
+    /// Whether any key of the query may be in the file, by the row groups' bounds.
+    ///
+    /// # Errors
+    /// The query names a column that the file has not, or a key that cannot be read as its column's type.
+    pub fn may_hold(&self, query: &Query) -> Result<bool, Error> {
+        let column = self.key_column(query.key_column.as_deref())?;
+        // A question that would fail must fail on every file alike, not only on those that hold the key.
+        Projection::resolve(self.schema(), query.columns.as_deref())?;
+        let probes = Probes::new(&query.keys, &column)?;
+        Ok((0..self.groups.len()).any(|group| self.group_may_hold(group, &column, &probes)))
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaDescriptor {
+        self.metadata.file_metadata().schema_descr()
+    }
+
+    /// The key column by name, or the first that the file declares it is sorted by.
+    pub(crate) fn key_column(&self, name: Option<&str>) -> Result<KeyColumn, Error> {
+        if let Some(name) = name {
+            return key_column(self.schema(), name);
+        }
+        let Some(leaf) = self.sorted_by else {
+            let names: Vec<&str> = self.schema().root_schema().get_fields().iter().map(|field| field.name()).collect();
+            return Err(Error::NoKeyColumn { columns: names.join(", ") });
+        };
+        key_column(self.schema(), &self.schema().column(leaf as usize).path().parts().join("."))
+    }
+
+    pub(crate) fn group_may_hold(&self, group: usize, column: &KeyColumn, probes: &Probes) -> bool {
+        let chunk = self.chunk(group, column.leaf);
+        let type_ordered = self.type_ordered[column.leaf];
+        let bounds = column.chunk_bounds(chunk.stats.as_deref(), chunk.values, type_ordered);
+        self.groups[group].rows > 0 && probes.may_be_in(&bounds)
+    }
+
+    pub(crate) fn chunk(&self, group: usize, leaf: usize) -> &Chunk {
+        &self.chunks[group * self.columns() + leaf]
+    }
+
+    pub(crate) fn chunk_range(&self, group: usize, leaf: usize) -> Result<Range<u64>, Error> {
+        self.chunk(group, leaf).range(self.file_size)
+    }
+
+    /// The page table of a chunk, if some lookup learned it.
+    pub(crate) fn table(&self, group: usize, leaf: usize) -> Option<Arc<PageTable>> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        tables.get(&(group as u32, leaf as u32)).cloned()
+    }
+
+    /// Keeps a page table for later lookups. One with bounds replaces one without.
+    pub(crate) fn keep_table(&self, group: usize, leaf: usize, table: &Arc<PageTable>) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let old = tables.insert((group as u32, leaf as u32), table.clone());
+        self.tables_weight.fetch_add(table.weight(), Ordering::Relaxed);
+        self.tables_weight.fetch_sub(old.map_or(0, |old| old.weight()), Ordering::Relaxed);
+    }
+}

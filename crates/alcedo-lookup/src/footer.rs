@@ -1,0 +1,466 @@
+//! A footer, read once and within bounds, straight into the small form that a [`FileIndex`](crate::file_index) keeps.
+//!
+//! The schema tree is left to the parquet crate, after its depth and counts were checked here: its decoder recurses per level
+//! and reserves by the counts that a file claims. Row groups are read here, because the crate's own form of them is many
+//! times larger, and because it gives up a whole file over one column that it cannot read (an encrypted one, say).
+//! Source: <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use crate::codec::Codec;
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::thrift::{I32, I64, LIST, Reader, STRUCT, TRUE};
+
+/// Length of the little-endian footer length and the magic that end a file.
+pub(crate) const TRAILER_BYTES: u64 = 8;
+/// Both ends of a plain file.
+pub(crate) const MAGIC: &[u8; 4] = b"PAR1";
+/// Ends of a file whose footer is encrypted.
+pub(crate) const MAGIC_ENCRYPTED: &[u8; 4] = b"PARE";
+
+/// Statistics longer than this are cut, the lower bound downward and the upper bound upward: they need only separate row
+/// groups and data pages.
+const MAX_BOUND_BYTES: usize = 64;
+
+/// A footer's content.
+pub(crate) struct Footer {
+    /// Schema only: its row groups are those below.
+    pub(crate) metadata: Arc<ParquetMetaData>,
+    /// The thrift bytes of the schema's `list<SchemaElement>`.
+    pub(crate) schema_thrift: Bytes,
+    /// Row groups in file order.
+    pub(crate) groups: Vec<RowGroup>,
+    /// Row groups x leaf columns.
+    pub(crate) chunks: Vec<Chunk>,
+    /// First column of the first row group's declared sort order.
+    pub(crate) sorted_by: Option<u32>,
+    /// Per leaf: the writer promises the type's own order for min_value and max_value.
+    pub(crate) type_ordered: Vec<bool>,
+}
+
+/// One row group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowGroup {
+    /// 0-based number in the file of its first row.
+    pub(crate) first_row: u64,
+    pub(crate) rows: u64,
+}
+
+/// Where a column chunk is and what is known of its values. Offsets are as the file claims them: [`Chunk::range`] checks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Chunk {
+    data_page_offset: i64,
+    dictionary_offset: i64,
+    compressed_bytes: i64,
+    pub(crate) codec: i32,
+    /// Values including nulls.
+    pub(crate) values: i64,
+    offset_index: (i64, i32),
+    column_index: (i64, i32),
+    pub(crate) stats: Option<Box<Stats>>,
+    pub(crate) encrypted: bool,
+    /// The chunk is in another file, which Parquet allows and nobody reads.
+    elsewhere: bool,
+}
+
+/// A chunk's statistics as the file has them; `probe` decides what may be believed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stats {
+    pub(crate) min: Option<Bound>,
+    pub(crate) max: Option<Bound>,
+    /// From the deprecated fields, whose order is only right for signed numbers.
+    pub(crate) deprecated: bool,
+    pub(crate) nulls: Option<u64>,
+}
+
+/// One bound in plain encoding; cut when it was longer than 64 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) bytes: Box<[u8]>,
+    pub(crate) cut: bool,
+}
+
+impl Bound {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        let kept = &bytes[..bytes.len().min(MAX_BOUND_BYTES)];
+        Self { bytes: kept.into(), cut: kept.len() < bytes.len() }
+    }
+}
+
+impl Chunk {
+    /// The chunk's bytes, dictionary page first.
+    ///
+    /// # Errors
+    /// The footer's offsets are not inside the file, or the chunk cannot be read at all.
+    pub(crate) fn range(&self, file_size: u64) -> Result<Range<u64>, Error> {
+        if self.encrypted {
+            return Err(Error::Encrypted("the column is encrypted and no key is configured".to_owned()));
+        }
+        if self.elsewhere {
+            return Err(Error::Unsupported("a column chunk in another file".to_owned()));
+        }
+        let start = match self.dictionary_offset {
+            // Writers say "no dictionary" by leaving the field out or by 0; some set it beyond the first data page.
+            offset if offset > 0 && offset < self.data_page_offset => offset,
+            _ => self.data_page_offset,
+        };
+        let end = start.checked_add(self.compressed_bytes).filter(|_| start >= 4 && self.compressed_bytes >= 0);
+        match end {
+            Some(end) if end as u64 <= file_size => Ok(start as u64..end as u64),
+            _ => Err(Error::corrupt(format!(
+                "a column chunk of {} bytes at offset {start} is not inside the file's {file_size} bytes",
+                self.compressed_bytes
+            ))),
+        }
+    }
+
+    /// Where the offset index is; none where the file has none or puts it outside of itself.
+    pub(crate) fn offset_index(&self, file_size: u64) -> Option<Range<u64>> {
+        index_range(self.offset_index, file_size)
+    }
+
+    /// Where the column index is.
+    pub(crate) fn column_index(&self, file_size: u64) -> Option<Range<u64>> {
+        index_range(self.column_index, file_size)
+    }
+
+    pub(crate) fn codec(&self) -> Result<Codec, Error> {
+        Codec::from_thrift(self.codec)
+    }
+}
+
+fn index_range((offset, length): (i64, i32), file_size: u64) -> Option<Range<u64>> {
+    let end = offset.checked_add(length.into())?;
+    (offset >= 4 && length > 0 && end as u64 <= file_size).then_some(offset as u64..end as u64)
+}
+
+/// Reads a footer's thrift bytes.
+///
+/// # Errors
+/// They are not a footer, or pass a bound.
+pub(crate) fn read(bytes: &Bytes, limits: &Limits) -> Result<Footer, Error> {
+    let mut reader = Reader::new(bytes, "footer");
+    let mut schema_range = None;
+    let mut rows = FooterRows::default();
+    let mut type_ordered = Vec::new();
+    reader.fields(|reader, id, ty| {
+        match (id, ty) {
+            (2, LIST) => {
+                let start = reader.position();
+                rows.leaves = check_schema(reader, limits)?;
+                schema_range = Some(start..reader.position());
+            }
+            (4, LIST) => rows.read_groups(reader, limits)?,
+            (7, LIST) => type_ordered = column_orders(reader)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let schema_range = schema_range.ok_or_else(|| reader.error("it has no schema"))?;
+    // A copy, so that the index does not keep the whole footer alive.
+    let schema_thrift = Bytes::copy_from_slice(&bytes[schema_range]);
+    let metadata = schema_only(&schema_thrift)?;
+    let leaves = metadata.file_metadata().schema_descr().num_columns();
+    if leaves != rows.leaves {
+        return Err(Error::corrupt("the schema's column counts contradict each other"));
+    }
+    type_ordered.resize(leaves, false);
+    Ok(Footer {
+        metadata,
+        schema_thrift,
+        groups: rows.groups,
+        chunks: rows.chunks,
+        sorted_by: rows.sorted_by.filter(|leaf| (*leaf as usize) < leaves),
+        type_ordered,
+    })
+}
+
+/// Metadata with this schema and no row groups, through the parquet crate.
+pub(crate) fn schema_only(schema_thrift: &[u8]) -> Result<Arc<ParquetMetaData>, Error> {
+    // FileMetaData: version 1 (field 1, i32), schema (2), num_rows 0 (3, i64), no row groups (4), end.
+    let mut footer = vec![0x15, 0x02, 0x19];
+    footer.extend_from_slice(schema_thrift);
+    footer.extend_from_slice(&[0x16, 0x00, 0x19, 0x0c, 0x00]);
+    Ok(Arc::new(ParquetMetaDataReader::decode_metadata(&footer)?))
+}
+
+/// Checks a list of schema elements for depth and counts before anything recurses over it; returns the number of leaves.
+pub(crate) fn check_schema(reader: &mut Reader<'_>, limits: &Limits) -> Result<usize, Error> {
+    let count = reader.list_of(STRUCT)?;
+    if count > limits.schema_elements {
+        return Err(Error::Limit(format!("{count} schema elements, at most {} are read", limits.schema_elements)));
+    }
+    // Children still to come, per open group.
+    let mut open: Vec<usize> = Vec::new();
+    let mut leaves = 0;
+    for element in 0..count {
+        let mut children = None;
+        reader.fields(|reader, id, ty| {
+            if (id, ty) == (5, I32) {
+                children = Some(reader.u32()? as usize);
+                return Ok(true);
+            }
+            Ok(false)
+        })?;
+        if element > 0 && open.is_empty() {
+            return Err(reader.error("the schema has elements beyond its root's children"));
+        }
+        if let Some(parent) = open.last_mut() {
+            *parent -= 1;
+        }
+        match children {
+            Some(children) if children > count - element - 1 => {
+                return Err(reader.error("a schema element claims more children than there are elements"));
+            }
+            Some(children) if children > 0 || element == 0 => open.push(children),
+            _ => leaves += 1,
+        }
+        if open.len() > limits.schema_depth {
+            return Err(Error::Limit(format!("a schema more than {} levels deep", limits.schema_depth)));
+        }
+        while open.last() == Some(&0) {
+            open.pop();
+        }
+    }
+    if !open.is_empty() || count == 0 {
+        return Err(reader.error("the schema ends before its groups do"));
+    }
+    Ok(leaves)
+}
+
+/// Per leaf, whether its column order is the type's own (the only one the format defines).
+fn column_orders(reader: &mut Reader<'_>) -> Result<Vec<bool>, Error> {
+    let count = reader.list_of(STRUCT)?;
+    let mut orders = Vec::new();
+    for _ in 0..count {
+        let mut type_defined = false;
+        reader.fields(|_, id, ty| {
+            type_defined |= (id, ty) == (1, STRUCT);
+            Ok(false)
+        })?;
+        orders.push(type_defined);
+    }
+    Ok(orders)
+}
+
+#[derive(Default)]
+struct FooterRows {
+    leaves: usize,
+    groups: Vec<RowGroup>,
+    chunks: Vec<Chunk>,
+    sorted_by: Option<u32>,
+    rows: u64,
+}
+
+impl FooterRows {
+    fn read_groups(&mut self, reader: &mut Reader<'_>, limits: &Limits) -> Result<(), Error> {
+        let count = reader.list_of(STRUCT)?;
+        if count > limits.row_groups {
+            return Err(Error::Limit(format!("{count} row groups, at most {} are read", limits.row_groups)));
+        }
+        for group in 0..count {
+            let mut rows = None;
+            let mut chunks = 0;
+            reader.fields(|reader, id, ty| {
+                match (id, ty) {
+                    (1, LIST) => chunks = self.read_chunks(reader)?,
+                    (3, I64) => rows = Some(reader.unsigned()?),
+                    (4, LIST) if group == 0 => self.sorted_by = first_sorting_column(reader)?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            let rows = rows.ok_or_else(|| reader.error("a row group does not say how many rows it has"))?;
+            if chunks != self.leaves {
+                return Err(reader.error("a row group has another number of columns than the schema"));
+            }
+            self.groups.push(RowGroup { first_row: self.rows, rows });
+            // Row numbers stay below 2^63, so that they fit every signed count.
+            self.rows = self
+                .rows
+                .checked_add(rows)
+                .filter(|rows| i64::try_from(*rows).is_ok())
+                .ok_or_else(|| reader.error("row counts add up beyond 2^63"))?;
+        }
+        Ok(())
+    }
+
+    fn read_chunks(&mut self, reader: &mut Reader<'_>) -> Result<usize, Error> {
+        let count = reader.list_of(STRUCT)?;
+        for _ in 0..count {
+            self.chunks.push(read_chunk(reader)?);
+        }
+        Ok(count)
+    }
+}
+
+fn first_sorting_column(reader: &mut Reader<'_>) -> Result<Option<u32>, Error> {
+    let count = reader.list_of(STRUCT)?;
+    let mut first = None;
+    for column in 0..count {
+        reader.fields(|reader, id, ty| {
+            if (id, ty) == (1, I32) {
+                let leaf = reader.i32()?;
+                if column == 0 {
+                    first = u32::try_from(leaf).ok();
+                }
+                return Ok(true);
+            }
+            Ok(false)
+        })?;
+    }
+    Ok(first)
+}
+
+fn read_chunk(reader: &mut Reader<'_>) -> Result<Chunk, Error> {
+    let mut chunk = Chunk::default();
+    let mut has_metadata = false;
+    reader.fields(|reader, id, ty| {
+        match (id, ty) {
+            (1, crate::thrift::BINARY) => chunk.elsewhere = !reader.binary()?.is_empty(),
+            (3, STRUCT) => {
+                has_metadata = true;
+                read_column_metadata(reader, &mut chunk)?;
+            }
+            (4, I64) => chunk.offset_index.0 = reader.int()?,
+            (5, I32) => chunk.offset_index.1 = reader.i32()?,
+            (6, I64) => chunk.column_index.0 = reader.int()?,
+            (7, I32) => chunk.column_index.1 = reader.i32()?,
+            (8, STRUCT) => {
+                chunk.encrypted = true;
+                return Ok(false);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    chunk.encrypted |= !has_metadata;
+    Ok(chunk)
+}
+
+fn read_column_metadata(reader: &mut Reader<'_>, chunk: &mut Chunk) -> Result<(), Error> {
+    reader.fields(|reader, id, ty| {
+        match (id, ty) {
+            (4, I32) => chunk.codec = reader.i32()?,
+            (5, I64) => chunk.values = reader.int()?,
+            (7, I64) => chunk.compressed_bytes = reader.int()?,
+            (9, I64) => chunk.data_page_offset = reader.int()?,
+            (11, I64) => chunk.dictionary_offset = reader.int()?,
+            (12, STRUCT) => chunk.stats = read_stats(reader)?.map(Box::new),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })
+}
+
+fn read_stats(reader: &mut Reader<'_>) -> Result<Option<Stats>, Error> {
+    use crate::thrift::BINARY;
+    let (mut old_min, mut old_max) = (None, None);
+    let mut stats = Stats::default();
+    reader.fields(|reader, id, ty| {
+        match (id, ty) {
+            (1, BINARY) => old_max = Some(Bound::new(reader.binary()?)),
+            (2, BINARY) => old_min = Some(Bound::new(reader.binary()?)),
+            (3, I64) => stats.nulls = u64::try_from(reader.int()?).ok(),
+            (5, BINARY) => stats.max = Some(Bound::new(reader.binary()?)),
+            (6, BINARY) => stats.min = Some(Bound::new(reader.binary()?)),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    if stats.min.is_none() && stats.max.is_none() {
+        (stats.min, stats.max) = (old_min, old_max);
+        stats.deprecated = true;
+    }
+    let any = stats.min.is_some() || stats.max.is_some() || stats.nulls.is_some();
+    Ok(any.then_some(stats))
+}
+
+/// A column index: per data page its bounds, or none where it holds only nulls.
+pub(crate) struct ColumnIndex {
+    pub(crate) null_pages: Vec<bool>,
+    pub(crate) min: Vec<Bound>,
+    pub(crate) max: Vec<Bound>,
+    pub(crate) null_counts: Option<Vec<u64>>,
+}
+
+/// Reads a column index.
+///
+/// # Errors
+/// It is damaged. Indexes are advisory: the caller goes on without it.
+pub(crate) fn read_column_index(bytes: &[u8]) -> Result<ColumnIndex, Error> {
+    let mut reader = Reader::new(bytes, "column index");
+    let mut index = ColumnIndex { null_pages: Vec::new(), min: Vec::new(), max: Vec::new(), null_counts: None };
+    reader.fields(|reader, id, ty| {
+        match (id, ty) {
+            (1, LIST) => {
+                let count = reader.list_of(TRUE)?;
+                index.null_pages = (0..count).map(|_| reader.list_bool()).collect::<Result<_, _>>()?;
+            }
+            (2, LIST) => index.min = bounds(reader)?,
+            (3, LIST) => index.max = bounds(reader)?,
+            (5, LIST) => {
+                let count = reader.list_of(I64)?;
+                index.null_counts = Some((0..count).map(|_| reader.unsigned()).collect::<Result<_, _>>()?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    let pages = index.null_pages.len();
+    let counts_fit = index.null_counts.as_ref().is_none_or(|counts| counts.len() == pages);
+    if index.min.len() != pages || index.max.len() != pages || !counts_fit {
+        return Err(reader.error("its lists differ in length"));
+    }
+    Ok(index)
+}
+
+fn bounds(reader: &mut Reader<'_>) -> Result<Vec<Bound>, Error> {
+    let count = reader.list_of(crate::thrift::BINARY)?;
+    (0..count).map(|_| Ok(Bound::new(reader.binary()?))).collect()
+}
+
+/// One entry of an offset index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageLocation {
+    pub(crate) offset: u64,
+    /// Header and body.
+    pub(crate) length: u32,
+    /// Within the row group.
+    pub(crate) first_row: u64,
+}
+
+/// Reads an offset index.
+///
+/// # Errors
+/// It is damaged. Indexes are advisory: the caller goes on without it.
+pub(crate) fn read_offset_index(bytes: &[u8]) -> Result<Vec<PageLocation>, Error> {
+    let mut reader = Reader::new(bytes, "offset index");
+    let mut pages = Vec::new();
+    reader.fields(|reader, id, ty| {
+        if (id, ty) != (1, LIST) {
+            return Ok(false);
+        }
+        let count = reader.list_of(STRUCT)?;
+        for _ in 0..count {
+            let mut page = PageLocation { offset: 0, length: 0, first_row: 0 };
+            reader.fields(|reader, id, ty| {
+                match (id, ty) {
+                    (1, I64) => page.offset = reader.unsigned()?,
+                    (2, I32) => page.length = reader.u32()?,
+                    (3, I64) => page.first_row = reader.unsigned()?,
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            })?;
+            pages.push(page);
+        }
+        Ok(true)
+    })?;
+    Ok(pages)
+}

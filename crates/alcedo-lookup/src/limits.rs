@@ -1,0 +1,48 @@
+//! The bounds within which a file is read: what a hostile file may cost at most.
+
+/// Bounds on one file's metadata and data pages, with the defaults that a worker starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a footer. A footer is held in memory while it is parsed, several times its size.
+    pub footer_bytes: u64,
+    /// Nesting of a schema. Parquet's own decoder recurses per level and a stack is finite; Arrow C++ stops at 100 too.
+    pub schema_depth: usize,
+    /// Elements of a schema, and row groups: Arrow C++'s bounds, far above what writers make.
+    pub schema_elements: usize,
+    /// Row groups of a file.
+    pub row_groups: usize,
+    /// Compressed bytes of one data page: pages are at most a few MiB unless one value is huge.
+    pub page_compressed_bytes: usize,
+    /// Decompressed bytes of one data page, held while it is decoded.
+    pub page_bytes: usize,
+    /// Bytes of a column chunk without an offset index, which is read as a whole once to learn where its data pages are.
+    pub learn_bytes: u64,
+    /// Rows of one answer, all keys together.
+    pub answer_rows: usize,
+    /// Bytes of one answer's rows as they are encoded.
+    pub answer_bytes: usize,
+    /// Value data pages that may hold a found row are fetched together with the key's data page while they are at most so many
+    /// bytes: at 30 ms a trip and 100 MB/s a saved trip is worth 3 MB; 1 MiB keeps cold lookups from filling the cache.
+    pub speculate_bytes: u64,
+    /// Two needed ranges of one file with a gap of at most so many bytes between them are asked for as one: a second request
+    /// costs more than such a gap.
+    pub coalesce_gap_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            footer_bytes: 16 << 20,
+            schema_depth: 100,
+            schema_elements: 50_000,
+            row_groups: 50_000,
+            page_compressed_bytes: 16 << 20,
+            page_bytes: 64 << 20,
+            learn_bytes: 1 << 30,
+            answer_rows: 1_000_000,
+            answer_bytes: 64 << 20,
+            speculate_bytes: 1 << 20,
+            coalesce_gap_bytes: 64 << 10,
+        }
+    }
+}

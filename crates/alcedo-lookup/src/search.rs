@@ -1,0 +1,174 @@
+//! The machine that looks keys up in one file.
+//!
+//! For every row group that may hold a key: find its page tables, decode the key's candidate data pages, then read the found
+//! rows from the projected columns' data pages. All row groups go in step, so that each round of reading asks for everything
+//! it needs at once. What is missing to go on is asked for; whatever was learned stays in the [`FileIndex`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::answer::{FileAnswer, Form, KeyStatus};
+use crate::chunk::PageTable;
+use crate::error::Error;
+use crate::file_index::FileIndex;
+use crate::fetched::{Fetched, Wanted};
+use crate::group::GroupSearch;
+use crate::key::Key;
+use crate::key_column::{KeyColumn, Match, Probes};
+use crate::limits::Limits;
+use crate::machine::{Fed, Machine, Piece, Step};
+use crate::projection::Projection;
+
+/// One question to a file.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// The column to search; none: the first that the file declares it is sorted by.
+    pub key_column: Option<String>,
+    /// The keys.
+    pub keys: Vec<Key>,
+    /// The answer's columns in order; none: all in file order.
+    pub columns: Option<Vec<String>>,
+    /// The answer's form.
+    pub form: Form,
+    /// At most so many rows per key.
+    pub row_limit: Option<u32>,
+}
+
+/// A lookup of one or more keys in one file.
+pub struct Search {
+    plan: Plan,
+    groups: Vec<GroupSearch>,
+    fetched: Fetched,
+    /// Set once all matches are known.
+    statuses: Option<Vec<KeyStatus>>,
+    stage: &'static str,
+    notes: Vec<String>,
+}
+
+/// What a search looks for and in what.
+pub(crate) struct Plan {
+    pub(crate) index: Arc<FileIndex>,
+    pub(crate) query: Arc<Query>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) column: KeyColumn,
+    pub(crate) probes: Probes,
+    pub(crate) projection: Projection,
+}
+
+impl std::fmt::Debug for Search {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Search").field("stage", &self.stage).field("groups", &self.groups.len()).finish()
+    }
+}
+
+impl Search {
+    /// Plans a search.
+    ///
+    /// # Errors
+    /// No such column; a key that cannot be read as its column's type.
+    pub fn new(index: Arc<FileIndex>, query: Arc<Query>, limits: Arc<Limits>) -> Result<Self, Error> {
+        let column = index.key_column(query.key_column.as_deref())?;
+        let probes = Probes::new(&query.keys, &column)?;
+        let projection = Projection::resolve(index.schema(), query.columns.as_deref())?;
+        let candidates: Vec<usize> =
+            (0..index.groups.len()).filter(|group| index.group_may_hold(*group, &column, &probes)).collect();
+        let notes = vec![format!("{} of {} row groups by bounds of `{}`", candidates.len(), index.groups.len(), column.name)];
+        let groups = candidates.into_iter().map(GroupSearch::new).collect();
+        let plan = Plan { index, query, limits, column, probes, projection };
+        Ok(Self { plan, groups, fetched: Fetched::default(), statuses: None, stage: "plan", notes })
+    }
+
+    /// Cuts the rows of each key to the query's limit; row groups come in file order.
+    fn cut_to_limit(&mut self) -> Result<Vec<KeyStatus>, Error> {
+        let mut counts = vec![0_u64; self.plan.query.keys.len()];
+        let limit = self.plan.query.row_limit.map_or(u64::MAX, u64::from);
+        let mut total = 0;
+        for group in &mut self.groups {
+            group.matches_mut().retain(|(_, key)| {
+                let count = &mut counts[*key as usize];
+                *count += 1;
+                *count <= limit
+            });
+            total += group.matches_mut().len();
+        }
+        if total > self.plan.limits.answer_rows {
+            let bound = self.plan.limits.answer_rows;
+            return Err(Error::AnswerTooLarge(format!("{total} rows match, at most {bound} are answered: set a row limit")));
+        }
+        Ok(counts
+            .into_iter()
+            .map(|count| match count {
+                0 => KeyStatus::NotFound,
+                count if count > limit => KeyStatus::Truncated,
+                _ => KeyStatus::Found,
+            })
+            .collect())
+    }
+}
+
+impl Machine for Search {
+    type Output = FileAnswer;
+
+    fn step(&mut self) -> Result<Step<FileAnswer>, Error> {
+        let mut wanted = Wanted::default();
+        for group in &mut self.groups {
+            group.find_matches(&self.plan, &self.fetched, &mut wanted)?;
+        }
+        if !wanted.is_empty() {
+            self.stage = wanted.stage();
+            return Ok(Step::Need(wanted.into_pieces()));
+        }
+        if self.statuses.is_none() {
+            self.statuses = Some(self.cut_to_limit()?);
+        }
+        self.groups.retain_mut(|group| !group.matches_mut().is_empty());
+        for group in &mut self.groups {
+            group.find_values(&self.plan, &self.fetched, &mut wanted)?;
+        }
+        if !wanted.is_empty() {
+            self.stage = wanted.stage();
+            return Ok(Step::Need(wanted.into_pieces()));
+        }
+        for group in &mut self.groups {
+            self.notes.append(&mut group.take_notes());
+        }
+        let statuses = self.statuses.take().unwrap_or_default();
+        let mut answer = crate::answer::write(&self.plan, &self.groups, &self.fetched)?;
+        answer.statuses = statuses;
+        answer.notes = std::mem::take(&mut self.notes);
+        Ok(Step::Done(answer))
+    }
+
+    fn feed(&mut self, piece: &Piece, fed: Fed) {
+        if let Piece::Range(range) = piece {
+            self.fetched.insert(range.clone(), fed.bytes);
+        }
+    }
+
+    fn stage(&self) -> &'static str {
+        self.stage
+    }
+
+    fn work_bytes(&self) -> u64 {
+        self.fetched.new_bytes()
+    }
+}
+
+/// What a found row group hands to the answer.
+pub(crate) struct FoundRows<'a> {
+    pub(crate) group: usize,
+    /// Rows within the group with their keys, ascending.
+    pub(crate) matches: &'a [Match],
+    /// Page tables of the projected leaves.
+    pub(crate) tables: &'a BTreeMap<usize, Arc<PageTable>>,
+}
+
+impl FoundRows<'_> {
+    /// The distinct rows, ascending.
+    pub(crate) fn rows(&self) -> Vec<u64> {
+        let mut rows: Vec<u64> = self.matches.iter().map(|(row, _)| *row).collect();
+        rows.dedup();
+        rows
+    }
+}
+

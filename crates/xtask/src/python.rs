@@ -1,0 +1,66 @@
+//! The Python of the tests: a virtual environment in the target directory with exactly the pinned packages.
+//!
+//! Knows venv and pip. It must not know what the tests do with it. It is made again only when the pins change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::needs;
+use crate::workspace::{Failure, Workspace, run};
+
+/// The pins, from the workspace root.
+const REQUIREMENTS: &str = "crates/alcedo-testkit/tests/py/requirements.txt";
+
+/// Makes the environment ready and returns its interpreter's path.
+pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf, Failure> {
+    let requirements = workspace.root.join(REQUIREMENTS);
+    let pins =
+        fs::read_to_string(&requirements).map_err(|e| Failure::Said(format!("cannot read {REQUIREMENTS}: {e}")))?;
+    let home = workspace.target.join("py");
+    let python = home.join("bin/python");
+    if is_ready(&home, &pins) {
+        return Ok(python);
+    }
+    needs::bring(needs::TESTS)?;
+    let count = pins.lines().filter(|line| line.contains("==")).count();
+    println!("xtask: installing {count} pinned Python packages into {}, about a minute, once", home.display());
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+    run(Command::new(&python).args(pip).arg(&requirements))?;
+    // Last, so that an interrupted installation is made again.
+    let stamp = stamp(&home);
+    fs::write(&stamp, pins).map_err(|e| Failure::Said(format!("cannot write {}: {e}", stamp.display())))?;
+    Ok(python)
+}
+
+/// True if the interpreter is there and was made from these pins.
+fn is_ready(home: &Path, pins: &str) -> bool {
+    home.join("bin/python").exists() && fs::read_to_string(stamp(home)).is_ok_and(|made_from| made_from == pins)
+}
+
+/// The file that holds the pins which the environment was made from.
+fn stamp(home: &Path) -> PathBuf {
+    home.join("made-from-requirements.txt")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_is_kept_only_for_the_same_pins() {
+        let home = std::env::temp_dir().join(format!("alcedo-xtask-{}", std::process::id()));
+        fs::create_dir_all(home.join("bin")).unwrap();
+        assert!(!is_ready(&home, "moto==1\n"));
+        fs::write(home.join("bin/python"), "").unwrap();
+        assert!(!is_ready(&home, "moto==1\n"), "interrupted before the stamp");
+        fs::write(stamp(&home), "moto==1\n").unwrap();
+        assert!(is_ready(&home, "moto==1\n"));
+        assert!(!is_ready(&home, "moto==2\n"));
+        fs::remove_file(home.join("bin/python")).unwrap();
+        assert!(!is_ready(&home, "moto==1\n"), "the interpreter is gone");
+        fs::remove_dir_all(&home).unwrap();
+    }
+}

@@ -1,0 +1,178 @@
+//! What the commands do: build, fmt, test, clippy, doc, each one cargo invocation, and the list that `ci` runs.
+//!
+//! Knows cargo's command line. Every invocation is `--workspace --locked` and has development dependencies in view: a
+//! narrower one would choose other features for shared dependencies, and compile them a second time.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::workspace::{Failure, Outcome, Workspace, run};
+use crate::{needs, python};
+
+/// Builds all programs. One test target, `house`, is named beside them because that makes cargo unify features with the
+/// development dependencies, as `cargo test` does; it is small.
+const BUILD: &[&str] = &["build", "--workspace", "--locked", "--bins", "--test", "house"];
+const FMT: &[&str] = &["fmt", "--all", "--check"];
+const TEST: &[&str] = &["test", "--workspace", "--locked"];
+const CLIPPY: &[&str] = &["clippy", "--workspace", "--locked", "--all-targets", "--quiet", "--", "--deny", "warnings"];
+const DOC: &[&str] = &["doc", "--workspace", "--locked", "--no-deps", "--quiet"];
+
+/// How long the first build takes on the machines it was measured on.
+const FIRST_BUILD: &str = "about 10 minutes on 2 cores, once";
+
+/// Builds all programs, and says beforehand if that takes long.
+pub(crate) fn build(workspace: &Workspace) -> Outcome {
+    needs::bring(needs::BUILD)?;
+    if !workspace.binary("alcedo").exists() {
+        let lock = fs::read_to_string(workspace.root.join("Cargo.lock")).unwrap_or_default();
+        println!("xtask: compiling up to {} crates, {FIRST_BUILD}", crates_in(&lock));
+    }
+    run(&mut workspace.cargo(BUILD))
+}
+
+/// Builds, then becomes the quickstart program, so that its signals and its exit code are its own.
+pub(crate) fn quickstart(workspace: &Workspace, args: &[String]) -> Outcome {
+    build(workspace)?;
+    let program = workspace.binary("quickstart");
+    let error = Command::new(&program).args(args).env("ALCEDO_BIN", workspace.binary("alcedo")).exec();
+    Err(Failure::Said(format!("cannot start {}: {error}", program.display())))
+}
+
+/// Builds, prepares the tests' Python, and runs all tests; `args` go to `cargo test`.
+pub(crate) fn test(workspace: &Workspace, args: &[String]) -> Outcome {
+    build(workspace)?;
+    run_tests(workspace, args)
+}
+
+fn run_tests(workspace: &Workspace, args: &[String]) -> Outcome {
+    let python = python::prepare(workspace)?;
+    let mut command = workspace.cargo(TEST);
+    command.args(args).env("ALCEDO_BIN", workspace.binary("alcedo"));
+    command.env("ALCEDO_TEST_PYTHON", python).env("PYTHONDONTWRITEBYTECODE", "1");
+    run(&mut command)
+}
+
+/// Checks the formatting; changes nothing.
+pub(crate) fn fmt_check(workspace: &Workspace) -> Outcome {
+    run(&mut workspace.cargo(FMT))
+}
+
+/// Lints everything; a warning is a failure.
+pub(crate) fn clippy(workspace: &Workspace) -> Outcome {
+    needs::bring(needs::BUILD)?;
+    run(&mut workspace.cargo(CLIPPY))
+}
+
+/// Builds the documentation; a warning is a failure.
+pub(crate) fn doc(workspace: &Workspace) -> Outcome {
+    needs::bring(needs::BUILD)?;
+    run(workspace.cargo(DOC).env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+/// One step of `ci`.
+struct Step {
+    name: &'static str,
+    /// The steps after it would only repeat its errors.
+    ends_the_run: bool,
+    run: fn(&Workspace) -> Outcome,
+}
+
+/// Everything that must hold before a change is accepted, cheapest news first.
+const CI: &[Step] = &[
+    Step { name: "fmt", ends_the_run: false, run: fmt_check },
+    Step { name: "build", ends_the_run: true, run: build },
+    Step { name: "test", ends_the_run: false, run: |workspace| run_tests(workspace, &["--no-fail-fast".into()]) },
+    Step { name: "clippy", ends_the_run: false, run: clippy },
+    Step { name: "doc", ends_the_run: false, run: doc },
+];
+
+/// Runs every step of [`CI`], even after a failed one, and gives the verdict.
+pub(crate) fn ci(workspace: &Workspace) -> Outcome {
+    verdict(&run_all(workspace, CI))
+}
+
+/// What came of one step.
+struct Entry {
+    name: &'static str,
+    passed: bool,
+    time: Duration,
+}
+
+fn run_all(workspace: &Workspace, steps: &[Step]) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(steps.len());
+    for step in steps {
+        println!("ci: {} ...", step.name);
+        let start = Instant::now();
+        let outcome = (step.run)(workspace);
+        let entry = Entry { name: step.name, passed: outcome.is_ok(), time: start.elapsed() };
+        println!("ci: {}", describe(&entry));
+        if let Err(Failure::Said(text)) = outcome {
+            println!("ci: {text}");
+        }
+        let ends = step.ends_the_run && !entry.passed;
+        entries.push(entry);
+        if ends {
+            break;
+        }
+    }
+    entries
+}
+
+fn verdict(entries: &[Entry]) -> Outcome {
+    let total = entries.iter().map(|entry| entry.time).sum::<Duration>().as_secs_f64();
+    let failed: Vec<&str> = entries.iter().filter(|entry| !entry.passed).map(|entry| entry.name).collect();
+    if failed.is_empty() {
+        println!("ci: PASSED, all {} steps in {total:.0} s", entries.len());
+        Ok(())
+    } else {
+        println!("ci: FAILED: {} ({total:.0} s)", failed.join(", "));
+        Err(Failure::Exit(1))
+    }
+}
+
+fn describe(entry: &Entry) -> String {
+    let word = if entry.passed { "ok" } else { "FAILED" };
+    format!("{} {word} ({:.1} s)", entry.name, entry.time.as_secs_f64())
+}
+
+/// The number of packages in a lock file.
+fn crates_in(lock: &str) -> usize {
+    lock.lines().filter(|line| *line == "[[package]]").count()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn names(entries: &[Entry]) -> Vec<String> {
+        entries.iter().map(|e| format!("{} {}", e.name, e.passed)).collect()
+    }
+
+    #[test]
+    fn a_failed_step_fails_the_run_and_only_the_build_ends_it() {
+        let workspace = Workspace { root: "/".into(), target: "/".into(), cargo: "cargo".into() };
+        let fine = Step { name: "fine", ends_the_run: false, run: |_| Ok(()) };
+        let bad = Step { name: "bad", ends_the_run: false, run: |_| Err(Failure::Exit(101)) };
+        let last = Step { name: "last", ends_the_run: true, run: |_| Err(Failure::Said("no".into())) };
+        let entries =
+            run_all(&workspace, &[bad, fine, last, Step { name: "never", ends_the_run: false, run: |_| Ok(()) }]);
+        assert_eq!(names(&entries), ["bad false", "fine true", "last false"]);
+        assert!(matches!(verdict(&entries), Err(Failure::Exit(1))));
+        assert!(verdict(&entries[1..2]).is_ok());
+    }
+
+    #[test]
+    fn every_cargo_invocation_sees_the_whole_workspace_and_keeps_the_lock_file() {
+        for args in [BUILD, TEST, CLIPPY, DOC] {
+            assert!(args.contains(&"--workspace") && args.contains(&"--locked"), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn packages_of_a_lock_file_are_counted() {
+        assert_eq!(crates_in("version = 4\n\n[[package]]\nname = \"a\"\n\n[[package]]\nname = \"b\"\n"), 2);
+    }
+}

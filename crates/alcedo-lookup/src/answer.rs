@@ -298,7 +298,8 @@ fn write_pages(plan: &Plan, groups: &[GroupSearch], fetched: &Fetched) -> Result
                 let page = piece(table.page_range(i))?;
                 Ok(DataPage { first_row: rows.start, rows: rows.end - rows.start, page })
             };
-            let data_pages = wanted_pages(table, &found.rows()).into_iter().map(data_page).collect::<Result<_, Error>>()?;
+            let data_pages =
+                wanted_pages(table, &found.rows()).into_iter().map(data_page).collect::<Result<_, Error>>()?;
             let dictionary = table.dictionary.clone().map(piece).transpose()?.unwrap_or_default();
             column.chunks.push(PagesChunk {
                 first_row: group.first_row,
@@ -317,12 +318,7 @@ fn write_pages(plan: &Plan, groups: &[GroupSearch], fetched: &Fetched) -> Result
 ///
 /// # Errors
 /// The pages are not what they should be.
-pub fn decode_pages(
-    pages: &Pages,
-    schema: &RowSchema,
-    row_number: &[u64],
-    limits: &Limits,
-) -> Result<Bytes, Error> {
+pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limits: &Limits) -> Result<Bytes, Error> {
     crate::footer::check_schema(&mut Reader::new(&pages.parquet_schema, "schema"), limits)?;
     let metadata = schema_only(&pages.parquet_schema)?;
     let names: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();

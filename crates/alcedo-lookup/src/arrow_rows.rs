@@ -176,3 +176,102 @@ fn write_items(out: &mut Vec<u8>, items: &ArrayRef, ty: &Type, with_count: bool)
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::builder::{Int64Builder, ListBuilder, MapBuilder, StringBuilder};
+    use arrow_array::*;
+    use arrow_buffer::i256;
+    use arrow_schema::Field;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::rows::decode_rows;
+    use crate::schema::{Column, RowSchema};
+
+    /// Every type of the grammar with two values, the second one null where a null is possible at all.
+    fn samples() -> Vec<(&'static str, ArrayRef)> {
+        let utc = |array: TimestampMicrosecondArray| Arc::new(array.with_timezone("UTC")) as ArrayRef;
+        let mut list = ListBuilder::new(StringBuilder::new());
+        list.append_value([Some("wing"), None, Some("")]);
+        list.append_null();
+        let mut map = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());
+        map.keys().append_value("k");
+        map.values().append_null();
+        map.append(true).unwrap();
+        map.append(false).unwrap();
+        let fields = [("a", Arc::new(Int32Array::from(vec![Some(-2), Some(1)])) as ArrayRef), ("b", text(&["x", "y"]))];
+        let fields = fields.map(|(name, array)| (Arc::new(Field::new(name, array.data_type().clone(), true)), array));
+        vec![
+            ("bool", Arc::new(BooleanArray::from(vec![Some(true), None]))),
+            ("int8", Arc::new(Int8Array::from(vec![Some(-1), None]))),
+            ("int16", Arc::new(Int16Array::from(vec![Some(-300), None]))),
+            ("int32", Arc::new(Int32Array::from(vec![Some(i32::MIN), None]))),
+            ("int64", Arc::new(Int64Array::from(vec![Some(i64::MAX), None]))),
+            ("uint8", Arc::new(UInt8Array::from(vec![Some(255), None]))),
+            ("uint16", Arc::new(UInt16Array::from(vec![Some(65_535), None]))),
+            ("uint32", Arc::new(UInt32Array::from(vec![Some(u32::MAX), None]))),
+            ("uint64", Arc::new(UInt64Array::from(vec![Some(u64::MAX), None]))),
+            ("float16", Arc::new(Float16Array::from(vec![Some(half::f16::from_f32(1.5)), None]))),
+            ("float32", Arc::new(Float32Array::from(vec![Some(0.1), None]))),
+            ("float64", Arc::new(Float64Array::from(vec![Some(-0.1), None]))),
+            ("string", Arc::new(StringArray::from(vec![Some("鳥"), None]))),
+            ("binary", Arc::new(BinaryArray::from(vec![Some(&[0, 255][..]), None]))),
+            ("fixed[3]", Arc::new(FixedSizeBinaryArray::try_from_iter([[1, 2, 3], [4, 5, 6]].iter()).unwrap())),
+            ("uuid", Arc::new(FixedSizeBinaryArray::try_from_iter([[7_u8; 16], [8; 16]].iter()).unwrap())),
+            ("decimal(9,2)", decimal(Decimal128Array::from(vec![Some(-1_250), None]), 9, 2)),
+            ("decimal(76,0)", Arc::new(Decimal256Array::from(vec![Some(i256::MINUS_ONE), None]))),
+            ("date32", Arc::new(Date32Array::from(vec![Some(-1), None]))),
+            ("time[ms]", Arc::new(Time32MillisecondArray::from(vec![Some(1), None]))),
+            ("time[ns]", Arc::new(Time64NanosecondArray::from(vec![Some(1), None]))),
+            ("timestamp[ms]", Arc::new(TimestampMillisecondArray::from(vec![Some(-1), None]))),
+            ("timestamp[us,UTC]", utc(TimestampMicrosecondArray::from(vec![Some(2), None]))),
+            ("duration[s]", Arc::new(DurationSecondArray::from(vec![Some(3), None]))),
+            ("list<string>", Arc::new(list.finish())),
+            ("struct<a:int32,b:string>", Arc::new(StructArray::from(fields.to_vec()))),
+            ("map<string,int64>", Arc::new(map.finish())),
+            ("null", Arc::new(NullArray::new(2))),
+        ]
+    }
+
+    fn text(values: &[&str]) -> ArrayRef {
+        Arc::new(StringArray::from(values.to_vec()))
+    }
+
+    fn decimal(array: Decimal128Array, precision: u8, scale: i8) -> ArrayRef {
+        Arc::new(array.with_precision_and_scale(precision, scale).unwrap())
+    }
+
+    fn row(ty: &Type, array: &ArrayRef, row: usize) -> Vec<u8> {
+        let mut fields = Vec::new();
+        write_nulls(&mut fields, 1, |_| is_null(array, row));
+        if !is_null(array, row) {
+            write_value(&mut fields, array, ty, row).unwrap();
+        }
+        let mut out = Vec::new();
+        write_uvarint(&mut out, fields.len() as u64);
+        out.extend(fields);
+        out
+    }
+
+    /// The layout is a promise: a change of these bytes needs a new version of the contract, not a new golden file.
+    #[test]
+    fn compact_rows_are_byte_for_byte_those_of_version_1() {
+        let mut text = String::new();
+        for (name, array) in samples() {
+            let ty: Type = name.parse().unwrap();
+            let schema = RowSchema { columns: vec![Column { name: "c".into(), ty: ty.clone() }] };
+            for i in 0..2 {
+                let bytes = row(&ty, &array, i);
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                let decoded = decode_rows(&schema, &Bytes::from(bytes)).unwrap();
+                text.push_str(&format!("{name}\t{hex}\t{:?}\n", decoded[0][0]));
+            }
+        }
+        let golden = include_str!("../tests/golden/compact_rows_v1.tsv");
+        assert!(text == golden, "the rows are now:\n{text}");
+    }
+}

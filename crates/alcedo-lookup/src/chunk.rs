@@ -1,6 +1,8 @@
-//! The page table of one column chunk: which data page holds a row, where it is, and between which bounds its values lie.
+//! The page table of one column chunk: which data page holds a row, where it is, and between which bounds its values
+//! lie.
 //!
-//! It comes from the file's page index where there is one, and otherwise is learned by walking the chunk's page headers once.
+//! It comes from the file's page index where there is one, and otherwise is learned by walking the chunk's page headers
+//! once.
 
 use std::ops::Range;
 
@@ -69,8 +71,7 @@ impl PageTable {
     /// # Errors
     /// The chunk's pages are damaged, or do not hold the row group's rows.
     pub(crate) fn learn(bytes: &Bytes, at: &Place<'_>, limits: &Limits) -> Result<Self, Error> {
-        let mut table =
-            Self { dictionary: None, pages: Box::default(), rows: at.rows, aligned: true, bounds: None };
+        let mut table = Self { dictionary: None, pages: Box::default(), rows: at.rows, aligned: true, bounds: None };
         let (mut pages, mut offset, mut first_row, mut values) = (Vec::new(), 0_usize, 0_u64, 0_i64);
         while offset < bytes.len() && (values < at.chunk.values || first_row < at.rows) {
             let header = PageHeader::read(&bytes[offset..], limits)?;
@@ -103,10 +104,7 @@ impl PageTable {
             offset = end;
         }
         if first_row != at.rows {
-            return Err(Error::corrupt(format!(
-                "a column chunk holds {first_row} rows, its row group {}",
-                at.rows
-            )));
+            return Err(Error::corrupt(format!("a column chunk holds {first_row} rows, its row group {}", at.rows)));
         }
         table.pages = pages.into();
         Ok(table)

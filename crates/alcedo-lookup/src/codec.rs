@@ -167,7 +167,9 @@ mod tests {
     fn a_wrong_declared_size_is_an_error_in_every_codec() {
         let snappy = snap::raw::Encoder::new().compress_vec(b"kingfisher").unwrap();
         let zstd = zstd::bulk::compress(b"kingfisher", 1).unwrap();
-        for (codec, data) in [(Codec::Snappy, snappy), (Codec::Zstd, zstd), (Codec::Uncompressed, b"kingfisher".to_vec())] {
+        for (codec, data) in
+            [(Codec::Snappy, snappy), (Codec::Zstd, zstd), (Codec::Uncompressed, b"kingfisher".to_vec())]
+        {
             assert_eq!(codec.decompress(&data, 10).unwrap(), b"kingfisher");
             assert!(codec.decompress(&data, 9).is_err(), "{codec:?}");
             assert!(codec.decompress(&data, 11).is_err(), "{codec:?}");

@@ -1,8 +1,8 @@
 //! One page from its stored bytes to the parquet crate's form of it, and a reader over such pages.
 //!
-//! The parquet crate decodes encodings; which pages it sees is ours. [`PageSequence`] gives it the pages of one column chunk
-//! that hold the wanted rows, and stands in for the rows between them with gaps that are skipped without bytes: columns whose
-//! data pages start at different rows can then share one selection.
+//! The parquet crate decodes encodings; which pages it sees is ours. [`PageSequence`] gives it the pages of one column
+//! chunk that hold the wanted rows, and stands in for the rows between them with gaps that are skipped without bytes:
+//! columns whose data pages start at different rows can then share one selection.
 
 use std::collections::VecDeque;
 
@@ -198,11 +198,14 @@ pub(crate) fn count_rows(page: &Page, max_rep_level: i16) -> Result<(usize, bool
     let bits = 16 - (max_rep_level as u16).leading_zeros();
     let (levels, values) = match page {
         Page::DataPage { buf, num_values, rep_level_encoding: Encoding::RLE, .. } => {
-            let (length, rest) = buf.split_first_chunk::<4>().ok_or_else(|| Error::corrupt("a data page without levels"))?;
+            let (length, rest) =
+                buf.split_first_chunk::<4>().ok_or_else(|| Error::corrupt("a data page without levels"))?;
             let levels = rest.get(..u32::from_le_bytes(*length) as usize);
             (levels.ok_or_else(|| Error::corrupt("a data page's levels are longer than the page"))?, *num_values)
         }
-        Page::DataPageV2 { buf, num_values, rep_levels_byte_len, .. } => (&buf[..*rep_levels_byte_len as usize], *num_values),
+        Page::DataPageV2 { buf, num_values, rep_levels_byte_len, .. } => {
+            (&buf[..*rep_levels_byte_len as usize], *num_values)
+        }
         _ => return Err(Error::Unsupported("bit-packed repetition levels without an offset index".to_owned())),
     };
     count_zero_levels(levels, bits, values as usize)

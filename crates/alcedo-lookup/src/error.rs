@@ -71,7 +71,9 @@ impl Error {
             | Self::Unsupported(_)
             | Self::Encrypted(_)
             | Self::Limit(_) => true,
-            Self::AnswerTooLarge(_) | Self::NoSuchColumn { .. } | Self::NoKeyColumn { .. } | Self::BadKey { .. } => false,
+            Self::AnswerTooLarge(_) | Self::NoSuchColumn { .. } | Self::NoKeyColumn { .. } | Self::BadKey { .. } => {
+                false
+            }
         }
     }
 }

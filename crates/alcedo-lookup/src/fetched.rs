@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::machine::Piece;
 
-/// How many fed pieces before a range's start are tried for one that holds it: pieces nest at most as data pages in a chunk.
+/// How many fed pieces before a range's start are tried for one that holds it: pieces nest at most as data pages in a
+/// chunk.
 const LOOK_BACK: usize = 64;
 
 /// Fed pieces by their offset in the file.
@@ -35,7 +36,12 @@ impl Fetched {
         })
     }
 
-    /// Bytes fed so far: what the next step may have to decode.
+    /// From here on bytes are new again.
+    pub(crate) fn start_round(&mut self) {
+        self.new_bytes = 0;
+    }
+
+    /// Bytes fed since the last round: what the next step may have to decode.
     pub(crate) fn new_bytes(&self) -> u64 {
         self.new_bytes
     }

@@ -1,7 +1,7 @@
 //! The file index: what lookups need of a footer, decoded once, small and flat.
 //!
-//! It is made from the footer alone. Page tables of column chunks join it as lookups learn them, from the page index or from
-//! the chunks themselves; they are shared by all lookups of the file version and counted by [`FileIndex::weight`].
+//! It is made from the footer alone. Page tables of column chunks join it as lookups learn them, from the page index or
+//! from the chunks themselves; they are shared by all lookups of the file version and counted by [`FileIndex::weight`].
 
 use std::collections::HashMap;
 use std::ops::Range;

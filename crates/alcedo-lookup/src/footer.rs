@@ -1,9 +1,9 @@
 //! A footer, read once and within bounds, straight into the small form that a [`FileIndex`](crate::file_index) keeps.
 //!
-//! The schema tree is left to the parquet crate, after its depth and counts were checked here: its decoder recurses per level
-//! and reserves by the counts that a file claims. Row groups are read here, because the crate's own form of them is many
-//! times larger, and because it gives up a whole file over one column that it cannot read (an encrypted one, say).
-//! Source: <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>.
+//! The schema tree is left to the parquet crate, after its depth and counts were checked here: its decoder recurses per
+//! level and reserves by the counts that a file claims. Row groups are read here, because the crate's own form of them
+//! is many times larger, and because it gives up a whole file over one column that it cannot read (an encrypted one,
+//! say). Source: <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ pub(crate) const MAGIC: &[u8; 4] = b"PAR1";
 /// Ends of a file whose footer is encrypted.
 pub(crate) const MAGIC_ENCRYPTED: &[u8; 4] = b"PARE";
 
-/// Statistics longer than this are cut, the lower bound downward and the upper bound upward: they need only separate row
-/// groups and data pages.
+/// Statistics longer than this are cut, the lower bound downward and the upper bound upward: they need only separate
+/// row groups and data pages.
 const MAX_BOUND_BYTES: usize = 64;
 
 /// A footer's content.
@@ -51,7 +51,8 @@ pub(crate) struct RowGroup {
     pub(crate) rows: u64,
 }
 
-/// Where a column chunk is and what is known of its values. Offsets are as the file claims them: [`Chunk::range`] checks.
+/// Where a column chunk is and what is known of its values. Offsets are as the file claims them: [`Chunk::range`]
+/// checks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Chunk {
     data_page_offset: i64,
@@ -189,7 +190,8 @@ pub(crate) fn schema_only(schema_thrift: &[u8]) -> Result<Arc<ParquetMetaData>, 
     Ok(Arc::new(ParquetMetaDataReader::decode_metadata(&footer)?))
 }
 
-/// Checks a list of schema elements for depth and counts before anything recurses over it; returns the number of leaves.
+/// Checks a list of schema elements for depth and counts before anything recurses over it; returns the number of
+/// leaves.
 pub(crate) fn check_schema(reader: &mut Reader<'_>, limits: &Limits) -> Result<usize, Error> {
     let count = reader.list_of(STRUCT)?;
     if count > limits.schema_elements {

@@ -69,7 +69,8 @@ impl GroupSearch {
         Ok(())
     }
 
-    /// Wants the answer's data pages together with the key's while they are few bytes: that saves a trip if the key is there.
+    /// Wants the answer's data pages together with the key's while they are few bytes: that saves a trip if the key is
+    /// there.
     fn speculate(
         &mut self,
         plan: &Plan,
@@ -169,7 +170,8 @@ impl GroupSearch {
         }
         let (Some(offsets), None | Some(Some(_))) = (offsets, &column_index) else { return Ok(None) };
         let Ok(table) = PageTable::from_offset_index(&offsets, &range, plan.index.groups[self.group].rows) else {
-            self.notes.push(format!("row group {}: the offset index of leaf {leaf} is damaged and not used", self.group));
+            self.notes
+                .push(format!("row group {}: the offset index of leaf {leaf} is damaged and not used", self.group));
             self.distrusted.insert(leaf);
             return self.learned_table(plan, leaf, range, fetched, wanted);
         };

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-/// One key to look up. The variant need not be the column's type: the value is converted exactly or not at all, and a value
-/// outside the column's range is a key that no row has.
+/// One key to look up. The variant need not be the column's type: the value is converted exactly or not at all, and a
+/// value outside the column's range is a key that no row has.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Key {
     /// Read by the column's type, as `proto/alcedo/v1/values.proto` says.

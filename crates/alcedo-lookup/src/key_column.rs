@@ -1,5 +1,5 @@
-//! A key column: how its stored values become [`Point`]s, which of its statistics may be believed, and which rows of a data
-//! page hold a key.
+//! A key column: how its stored values become [`Point`]s, which of its statistics may be believed, and which rows of a
+//! data page hold a key.
 
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::column::page::Page;
@@ -31,7 +31,9 @@ pub(crate) struct KeyColumn {
 impl KeyColumn {
     pub(crate) fn new(leaf: usize, name: String, ty: Type, descr: ColumnDescPtr) -> Result<Self, Error> {
         if descr.max_rep_level() > 0 {
-            return Err(Error::Unsupported(format!("column `{name}` is inside a list or map: it cannot be a key column")));
+            return Err(Error::Unsupported(format!(
+                "column `{name}` is inside a list or map: it cannot be a key column"
+            )));
         }
         Ok(Self { leaf, name, ty, descr })
     }
@@ -105,7 +107,8 @@ impl KeyColumn {
     }
 
     /// What a chunk's statistics say, as far as they may be believed
-    /// (<https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>, `Statistics`, `ColumnOrder`).
+    /// (<https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>, `Statistics`,
+    /// `ColumnOrder`).
     pub(crate) fn chunk_bounds(&self, stats: Option<&Stats>, values: i64, type_ordered: bool) -> Bounds {
         let Some(stats) = stats else { return Bounds::default() };
         let ordered = self.has_order() && (self.signed_order() || (type_ordered && !stats.deprecated));
@@ -187,9 +190,8 @@ impl Probes {
     }
 
     fn any(&self, value: Option<Point>) -> impl Iterator<Item = u32> {
-        let found = value.map(|value| {
-            self.matching(move |point| point.partial_cmp(&value).unwrap_or(std::cmp::Ordering::Less))
-        });
+        let found = value
+            .map(|value| self.matching(move |point| point.partial_cmp(&value).unwrap_or(std::cmp::Ordering::Less)));
         found.into_iter().flatten()
     }
 
@@ -220,7 +222,9 @@ pub(crate) fn matches_in_page(
     let reader = get_column_reader(column.descr.clone(), Box::new(sequence));
     let mut sink = Sink { probes, max_def: column.descr.max_def_level(), first_row, matches };
     match reader {
-        ColumnReader::BoolColumnReader(r) => sink.scan(r, rows, |probes, v: &bool, out| out.extend(probes.int((*v).into()))),
+        ColumnReader::BoolColumnReader(r) => {
+            sink.scan(r, rows, |probes, v: &bool, out| out.extend(probes.int((*v).into())))
+        }
         ColumnReader::Int32ColumnReader(r) => {
             sink.scan(r, rows, |probes, v: &i32, out| out.extend(probes.int(column.int32(*v))))
         }
@@ -305,4 +309,3 @@ pub(crate) fn leaf_type(descr: &ColumnDescPtr, arrow: &Type) -> Type {
         _ => arrow.clone(),
     }
 }
-

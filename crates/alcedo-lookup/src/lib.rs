@@ -1,13 +1,15 @@
 //! All knowledge of Parquet and of the point-lookup algorithm.
 //!
-//! Layer 0. This crate does no I/O and has no runtime: a [`machine`] says which pieces of a file it needs, is fed them, and
-//! ends in a value or in an error that means "these bytes are not what they should be". It must not know disks, stores, paths
-//! or the network. A worker's reader, a client's fallback and a test's byte slice drive the same machines.
+//! Layer 0. This crate does no I/O and has no runtime: a [`machine`] says which pieces of a file it needs, is fed them,
+//! and ends in a value or in an error that means "these bytes are not what they should be". It must not know disks,
+//! stores, paths or the network. A worker's reader, a client's fallback and a test's byte slice drive the same
+//! machines.
 //!
-//! In reading order: [`key`], [`schema`] and [`value`] are the vocabulary of questions and answers, [`rows`] an answer's bytes on
-//! the wire (these need no Parquet: a client built without the feature `parquet` has just them). `probe` turns a key into what
-//! a column holds; `thrift` and `codec` read hostile bytes within bounds; `file_index` is a footer made small; `chunk` is the page
-//! table of one column chunk; `data_page` decodes; [`machine`], `open` and `search` are the algorithm; `answer` writes it down.
+//! In reading order: [`key`], [`schema`] and [`value`] are the vocabulary of questions and answers, [`rows`] an
+//! answer's bytes on the wire (these need no Parquet: a client built without the feature `parquet` has just them).
+//! `probe` turns a key into what a column holds; `thrift` and `codec` read hostile bytes within bounds; `file_index` is
+//! a footer made small; `chunk` is the page table of one column chunk; `data_page` decodes; [`machine`], `open` and
+//! `search` are the algorithm; `answer` writes it down.
 
 pub mod key;
 pub mod rows;

@@ -15,17 +15,19 @@ pub struct Limits {
     pub page_compressed_bytes: usize,
     /// Decompressed bytes of one data page, held while it is decoded.
     pub page_bytes: usize,
-    /// Bytes of a column chunk without an offset index, which is read as a whole once to learn where its data pages are.
+    /// Bytes of a column chunk without an offset index, which is read as a whole once to learn where its data pages
+    /// are.
     pub learn_bytes: u64,
     /// Rows of one answer, all keys together.
     pub answer_rows: usize,
     /// Bytes of one answer's rows as they are encoded.
     pub answer_bytes: usize,
-    /// Value data pages that may hold a found row are fetched together with the key's data page while they are at most so many
-    /// bytes: at 30 ms a trip and 100 MB/s a saved trip is worth 3 MB; 1 MiB keeps cold lookups from filling the cache.
+    /// Value data pages that may hold a found row are fetched together with the key's data page while they are at most
+    /// so many bytes: at 30 ms a trip and 100 MB/s a saved trip is worth 3 MB; 1 MiB keeps cold lookups from filling
+    /// the cache.
     pub speculate_bytes: u64,
-    /// Two needed ranges of one file with a gap of at most so many bytes between them are asked for as one: a second request
-    /// costs more than such a gap.
+    /// Two needed ranges of one file with a gap of at most so many bytes between them are asked for as one: a second
+    /// request costs more than such a gap.
     pub coalesce_gap_bytes: u64,
 }
 

@@ -1,7 +1,7 @@
 //! The step machine and its driver: the one straight line of the product.
 //!
-//! A [`Machine`] says which pieces of a file it needs and is fed them until it is done. [`drive`] is the only loop over one:
-//! opening a file, looking up keys, warm or cold, in a worker, in a client and in tests. A miss in a cache is the
+//! A [`Machine`] says which pieces of a file it needs and is fed them until it is done. [`drive`] is the only loop over
+//! one: opening a file, looking up keys, warm or cold, in a worker, in a client and in tests. A miss in a cache is the
 //! [`Source`]'s business and never the machine's, so there is no separate cold path.
 
 use std::future::Future;
@@ -57,7 +57,8 @@ pub trait Machine: Send + 'static {
     /// What the next step works on, for traces: `open`, `index`, `key pages`, `value pages`.
     fn stage(&self) -> &'static str;
 
-    /// About how many bytes the next step decompresses or decodes: a driver moves large steps off a thread that others share.
+    /// About how many bytes the next step decompresses or decodes: a driver moves large steps off a thread that others
+    /// share.
     fn work_bytes(&self) -> u64;
 }
 
@@ -67,11 +68,15 @@ pub trait Source: Sync {
     type Error: From<Error> + Send;
 
     /// Reads pieces, all at once; the answer has one [`Fed`] per piece, in order, all of one content version.
-    fn read(&self, stage: &'static str, pieces: &[Piece]) -> impl Future<Output = Result<Vec<Fed>, Self::Error>> + Send;
+    fn read(&self, stage: &'static str, pieces: &[Piece])
+    -> impl Future<Output = Result<Vec<Fed>, Self::Error>> + Send;
 
-    /// Runs one step of a machine. The default runs it where it is called; a source which shares its thread with others may
-    /// run large steps elsewhere.
-    fn step<M: Machine>(&self, mut machine: M) -> impl Future<Output = Result<(M, Step<M::Output>), Self::Error>> + Send {
+    /// Runs one step of a machine. The default runs it where it is called; a source which shares its thread with others
+    /// may run large steps elsewhere.
+    fn step<M: Machine>(
+        &self,
+        mut machine: M,
+    ) -> impl Future<Output = Result<(M, Step<M::Output>), Self::Error>> + Send {
         async move {
             let step = machine.step()?;
             Ok((machine, step))

@@ -20,8 +20,8 @@ pub struct Open {
 }
 
 impl Open {
-    /// `tail_bytes` is how much of the file's end is read first: a footer that fits costs one read, and so does the page index
-    /// in front of it.
+    /// `tail_bytes` is how much of the file's end is read first: a footer that fits costs one read, and so does the
+    /// page index in front of it.
     pub fn new(tail_bytes: u64, limits: Arc<Limits>) -> Self {
         Self { tail_bytes: tail_bytes.max(TRAILER_BYTES), limits, tail: None }
     }
@@ -45,13 +45,17 @@ impl Open {
         let length = u64::from(u32::from_le_bytes([a, b, c, d]));
         if length > self.limits.footer_bytes {
             if length + TRAILER_BYTES + 4 > tail.file_size {
-                return Err(Error::Corrupt(format!("the footer claims {length} bytes, the file has {}", tail.file_size)));
+                return Err(Error::Corrupt(format!(
+                    "the footer claims {length} bytes, the file has {}",
+                    tail.file_size
+                )));
             }
             let limit = self.limits.footer_bytes;
             return Err(Error::Limit(format!("a footer of {length} bytes, at most {limit} are read")));
         }
         let start = tail.file_size.checked_sub(length + TRAILER_BYTES);
-        start.ok_or_else(|| Error::Corrupt(format!("the footer claims {length} bytes, the file has {}", tail.file_size)))
+        start
+            .ok_or_else(|| Error::Corrupt(format!("the footer claims {length} bytes, the file has {}", tail.file_size)))
     }
 }
 

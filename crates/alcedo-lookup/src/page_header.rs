@@ -11,8 +11,17 @@ pub(crate) const MAX_HEADER_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageKind {
     Dictionary,
-    DataV1 { def_encoding: i32, rep_encoding: i32 },
-    DataV2 { nulls: u32, rows: u32, def_bytes: u32, rep_bytes: u32, compressed: bool },
+    DataV1 {
+        def_encoding: i32,
+        rep_encoding: i32,
+    },
+    DataV2 {
+        nulls: u32,
+        rows: u32,
+        def_bytes: u32,
+        rep_bytes: u32,
+        compressed: bool,
+    },
     /// An index page, or a kind that later versions define: passed over.
     Other,
 }

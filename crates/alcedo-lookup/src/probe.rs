@@ -1,7 +1,7 @@
 //! Keys and stored values brought to one form in which they compare: a [`Point`] in the column's domain.
 //!
-//! A key that is outside the column's range is [`Probe::Never`]: no row has it, and that is an answer, not an error. Floating
-//! point compares as numbers: -0.0 equals 0.0, and NaN equals nothing.
+//! A key that is outside the column's range is [`Probe::Never`]: no row has it, and that is an answer, not an error.
+//! Floating point compares as numbers: -0.0 equals 0.0, and NaN equals nothing.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
@@ -10,7 +10,8 @@ use crate::key::Key;
 use crate::schema::{Type, Unit};
 use crate::value::uuid_text;
 
-/// A value of a key column. Points of one column are all of one variant and ordered as Parquet orders the column's type.
+/// A value of a key column. Points of one column are all of one variant and ordered as Parquet orders the column's
+/// type.
 #[derive(Debug, Clone, PartialEq, PartialOrd)]
 pub(crate) enum Point {
     /// Booleans, integers, dates, times, timestamps and decimals (unscaled) up to 38 digits.
@@ -86,7 +87,9 @@ pub(crate) fn probe(key: &Key, ty: &Type, column: &str) -> Result<Probe, Error> 
         Type::UInt16 => to_int(key, 0, u16::MAX.into()),
         Type::UInt32 => to_int(key, 0, u32::MAX.into()),
         Type::UInt64 => to_int(key, 0, u64::MAX.into()),
-        Type::Float16 => to_float(key, |text| text.parse::<half::f16>().ok().map(f64::from), |v| half::f16::from_f64(v).to_f64()),
+        Type::Float16 => {
+            to_float(key, |text| text.parse::<half::f16>().ok().map(f64::from), |v| half::f16::from_f64(v).to_f64())
+        }
         Type::Float32 => to_float(key, |text| text.parse::<f32>().ok().map(f64::from), |v| f64::from(v as f32)),
         Type::Float64 => to_float(key, |text| text.parse().ok(), |v| v),
         Type::String => to_bytes(key, None, |text| Some(text.as_bytes().to_vec())),
@@ -379,7 +382,9 @@ mod tests {
         ] {
             assert_eq!(text(key, ty), Ok(Probe::Never), "{key} {ty}");
         }
-        for (key, ty) in [("12.5", "int64"), ("", "int32"), ("x", "decimal(9,2)"), ("2026-02-30", "date32"), ("zz", "uuid")] {
+        for (key, ty) in
+            [("12.5", "int64"), ("", "int32"), ("x", "decimal(9,2)"), ("2026-02-30", "date32"), ("zz", "uuid")]
+        {
             assert!(text(key, ty).is_err(), "{key} {ty}");
         }
         assert_eq!(
@@ -409,7 +414,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let digits = "9".repeat(74);
-        let ordered = [format!("-{digits}"), "-1".to_owned(), "-0.01".to_owned(), "0".to_owned(), "0.5".to_owned(), digits];
+        let ordered =
+            [format!("-{digits}"), "-1".to_owned(), "-0.01".to_owned(), "0".to_owned(), "0.5".to_owned(), digits];
         for pair in ordered.windows(2) {
             assert!(point(&pair[0]) < point(&pair[1]), "{pair:?}");
         }

@@ -45,7 +45,10 @@ impl Projection {
     pub(crate) fn resolve(schema: &SchemaDescriptor, names: Option<&[String]>) -> Result<Self, Error> {
         let roots = root_names(schema);
         let found: Vec<(String, Found)> = match names {
-            Some(names) => names.iter().map(|name| Ok((name.clone(), find(schema, &roots, name)?))).collect::<Result<_, Error>>()?,
+            Some(names) => names
+                .iter()
+                .map(|name| Ok((name.clone(), find(schema, &roots, name)?)))
+                .collect::<Result<_, Error>>()?,
             None => roots.iter().enumerate().map(|(i, name)| (name.clone(), whole_root(schema, i))).collect(),
         };
         let mut leaves: Vec<usize> = found.iter().flat_map(|(_, found)| found.leaves.iter().copied()).collect();
@@ -75,7 +78,9 @@ impl Projection {
 pub(crate) fn key_column(schema: &SchemaDescriptor, name: &str) -> Result<KeyColumn, Error> {
     let found = find(schema, &root_names(schema), name)?;
     let [leaf] = found.leaves[..] else {
-        return Err(Error::Unsupported(format!("column `{name}` is a struct: name one of its fields as the key column")));
+        return Err(Error::Unsupported(format!(
+            "column `{name}` is a struct: name one of its fields as the key column"
+        )));
     };
     let mask = ProjectionMask::leaves(schema, [leaf]);
     let arrow = parquet_to_arrow_schema_by_columns(schema, mask, None)?;
@@ -227,7 +232,8 @@ impl RowGroups for FetchedGroup<'_> {
     }
 
     fn column_chunks(&self, leaf: usize) -> ParquetResult<Box<dyn PageIterator>> {
-        let pages = self.leaves.get(&leaf).ok_or_else(|| ParquetError::General(format!("leaf {leaf} was not fetched")))?;
+        let pages =
+            self.leaves.get(&leaf).ok_or_else(|| ParquetError::General(format!("leaf {leaf} was not fetched")))?;
         let mut parts = Vec::with_capacity(pages.pages.len() * 2);
         let mut row = 0;
         for (first_row, rows, page) in &pages.pages {
@@ -269,8 +275,12 @@ impl Projection {
         let mut batches = Vec::new();
         for stretch in stretches(rows, leaves) {
             let selection = selection(stretch);
-            let reader =
-                ParquetRecordBatchReader::try_new_with_row_groups(&self.levels, &group, stretch.len(), Some(selection))?;
+            let reader = ParquetRecordBatchReader::try_new_with_row_groups(
+                &self.levels,
+                &group,
+                stretch.len(),
+                Some(selection),
+            )?;
             let mut read = 0;
             for batch in reader {
                 let batch = batch.map_err(|e| Error::corrupt(e.to_string()))?;
@@ -278,7 +288,10 @@ impl Projection {
                 batches.push(batch);
             }
             if read != stretch.len() {
-                return Err(Error::corrupt(format!("{} rows were selected, the data pages hold {read}", stretch.len())));
+                return Err(Error::corrupt(format!(
+                    "{} rows were selected, the data pages hold {read}",
+                    stretch.len()
+                )));
             }
         }
         Ok(batches)

@@ -1,7 +1,7 @@
 //! Compact rows, version 1: the byte layout that `proto/alcedo/v1/values.proto` specifies, read.
 //!
-//! The writer is `arrow_rows` (it reads Arrow arrays); the primitives of both directions are here, so that the layout has one
-//! home. Bytes come off the wire: every length is checked before it is believed.
+//! The writer is `arrow_rows` (it reads Arrow arrays); the primitives of both directions are here, so that the layout
+//! has one home. Bytes come off the wire: every length is checked before it is believed.
 
 use bytes::Bytes;
 
@@ -84,10 +84,7 @@ impl Reader {
     /// A null bitmap and the non-null values after it.
     fn fields<'a>(&mut self, types: impl ExactSizeIterator<Item = &'a Type>) -> Result<Vec<Value>, RowsError> {
         let nulls = self.take(types.len().div_ceil(8))?;
-        types
-            .enumerate()
-            .map(|(i, ty)| if is_null(&nulls, i) { Ok(Value::Null) } else { self.value(ty) })
-            .collect()
+        types.enumerate().map(|(i, ty)| if is_null(&nulls, i) { Ok(Value::Null) } else { self.value(ty) }).collect()
     }
 
     fn items(&mut self, count: usize, ty: &Type) -> Result<Vec<Value>, RowsError> {

@@ -1,7 +1,7 @@
 //! Row schemas: the columns of an answer and the grammar of their logical types.
 //!
-//! The grammar is part of the wire contract (`proto/alcedo/v1/values.proto`, message `Column`) and of the command line's
-//! JSON. It knows neither Parquet nor Arrow, so that a client without either can read rows.
+//! The grammar is part of the wire contract (`proto/alcedo/v1/values.proto`, message `Column`) and of the command
+//! line's JSON. It knows neither Parquet nor Arrow, so that a client without either can read rows.
 
 use std::fmt;
 use std::str::FromStr;

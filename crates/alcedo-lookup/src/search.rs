@@ -1,8 +1,8 @@
 //! The machine that looks keys up in one file.
 //!
-//! For every row group that may hold a key: find its page tables, decode the key's candidate data pages, then read the found
-//! rows from the projected columns' data pages. All row groups go in step, so that each round of reading asks for everything
-//! it needs at once. What is missing to go on is asked for; whatever was learned stays in the [`FileIndex`].
+//! For every row group that may hold a key: find its page tables, decode the key's candidate data pages, then read the
+//! found rows from the projected columns' data pages. All row groups go in step, so that each round of reading asks for
+//! everything it needs at once. What is missing to go on is asked for; whatever was learned stays in the [`FileIndex`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use crate::answer::{FileAnswer, Form, KeyStatus};
 use crate::chunk::PageTable;
 use crate::error::Error;
-use crate::file_index::FileIndex;
 use crate::fetched::{Fetched, Wanted};
+use crate::file_index::FileIndex;
 use crate::group::GroupSearch;
 use crate::key::Key;
 use crate::key_column::{KeyColumn, Match, Probes};
@@ -72,10 +72,17 @@ impl Search {
         let projection = Projection::resolve(index.schema(), query.columns.as_deref())?;
         let candidates: Vec<usize> =
             (0..index.groups.len()).filter(|group| index.group_may_hold(*group, &column, &probes)).collect();
-        let notes = vec![format!("{} of {} row groups by bounds of `{}`", candidates.len(), index.groups.len(), column.name)];
+        let notes =
+            vec![format!("{} of {} row groups by bounds of `{}`", candidates.len(), index.groups.len(), column.name)];
         let groups = candidates.into_iter().map(GroupSearch::new).collect();
         let plan = Plan { index, query, limits, column, probes, projection };
         Ok(Self { plan, groups, fetched: Fetched::default(), statuses: None, stage: "plan", notes })
+    }
+
+    fn need(&mut self, wanted: Wanted) -> Step<FileAnswer> {
+        self.fetched.start_round();
+        self.stage = wanted.stage();
+        Step::Need(wanted.into_pieces())
     }
 
     /// Cuts the rows of each key to the query's limit; row groups come in file order.
@@ -93,7 +100,9 @@ impl Search {
         }
         if total > self.plan.limits.answer_rows {
             let bound = self.plan.limits.answer_rows;
-            return Err(Error::AnswerTooLarge(format!("{total} rows match, at most {bound} are answered: set a row limit")));
+            return Err(Error::AnswerTooLarge(format!(
+                "{total} rows match, at most {bound} are answered: set a row limit"
+            )));
         }
         Ok(counts
             .into_iter()
@@ -115,8 +124,7 @@ impl Machine for Search {
             group.find_matches(&self.plan, &self.fetched, &mut wanted)?;
         }
         if !wanted.is_empty() {
-            self.stage = wanted.stage();
-            return Ok(Step::Need(wanted.into_pieces()));
+            return Ok(self.need(wanted));
         }
         if self.statuses.is_none() {
             self.statuses = Some(self.cut_to_limit()?);
@@ -126,8 +134,7 @@ impl Machine for Search {
             group.find_values(&self.plan, &self.fetched, &mut wanted)?;
         }
         if !wanted.is_empty() {
-            self.stage = wanted.stage();
-            return Ok(Step::Need(wanted.into_pieces()));
+            return Ok(self.need(wanted));
         }
         for group in &mut self.groups {
             self.notes.append(&mut group.take_notes());
@@ -171,4 +178,3 @@ impl FoundRows<'_> {
         rows
     }
 }
-

@@ -1,13 +1,14 @@
 //! Thrift's compact protocol, read within bounds.
 //!
 //! Footers, page indexes and page headers are thrift structs
-//! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>). They are hostile until checked: every
-//! count is compared with the bytes that are left before anything is reserved, and nesting is bounded, because a stack that
-//! overflows ends the process.
+//! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>). They are hostile until
+//! checked: every count is compared with the bytes that are left before anything is reserved, and nesting is bounded,
+//! because a stack that overflows ends the process.
 
 use crate::error::Error;
 
-/// Nesting of structs and containers in Parquet's own metadata is below ten; unknown fields of later versions may nest deeper.
+/// Nesting of structs and containers in Parquet's own metadata is below ten; unknown fields of later versions may nest
+/// deeper.
 const MAX_DEPTH: usize = 32;
 
 pub(crate) const TRUE: u8 = 1;

@@ -36,7 +36,8 @@ pub enum Value {
     Map(Vec<(Value, Value)>),
 }
 
-/// The digits of `unscaled * 10^-scale`, without an exponent. `unscaled` is two's complement, little-endian, of any length.
+/// The digits of `unscaled * 10^-scale`, without an exponent. `unscaled` is two's complement, little-endian, of any
+/// length.
 pub fn decimal_text(unscaled_le: &[u8], scale: i8) -> String {
     let negative = unscaled_le.last().is_some_and(|top| top & 0x80 != 0);
     let mut magnitude = unscaled_le.to_vec();

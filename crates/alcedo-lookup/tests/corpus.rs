@@ -69,7 +69,9 @@ fn same(got: &Json, got_type: &Type, want: &Json, want_type: &Type) -> bool {
             (Type::Timestamp { unit: u, .. }, Type::Timestamp { unit: v, .. })
             | (Type::Time(u), Type::Time(v))
             | (Type::Duration(u), Type::Duration(v)) => {
-                let nanos = |text: &str, per_second: i64| text.parse::<i128>().unwrap() * i128::from(1_000_000_000 / per_second);
+                let nanos = |text: &str, per_second: i64| {
+                    text.parse::<i128>().unwrap() * i128::from(1_000_000_000 / per_second)
+                };
                 nanos(a, u.per_second()) == nanos(b, v.per_second())
             }
             (Type::Decimal { .. }, _) => {
@@ -87,7 +89,8 @@ fn same(got: &Json, got_type: &Type, want: &Json, want_type: &Type) -> bool {
         },
         (Json::Object(a), Json::Object(b)) => match (got_type, want_type) {
             (Type::Struct(t), Type::Struct(u)) => {
-                a.len() == b.len() && a.values().zip(b.values()).zip(t.iter().zip(u)).all(|((a, b), (t, u))| same(a, &t.1, b, &u.1))
+                a.len() == b.len()
+                    && a.values().zip(b.values()).zip(t.iter().zip(u)).all(|((a, b), (t, u))| same(a, &t.1, b, &u.1))
             }
             _ => got == want,
         },
@@ -119,7 +122,8 @@ fn lookup(index: &Result<Arc<FileIndex>, Error>, file: &Bytes, query: &Json, for
         (Json::Bool(value), _) => Some(Key::Bool(*value)),
         (other, _) => panic!("{other}"),
     };
-    let columns = query["project"].as_array().map(|names| names.iter().map(|n| n.as_str().unwrap().to_owned()).collect());
+    let columns =
+        query["project"].as_array().map(|names| names.iter().map(|n| n.as_str().unwrap().to_owned()).collect());
     let query = Query {
         key_column: Some(key["column"].as_str().unwrap().to_owned()),
         keys: value.into_iter().collect(),

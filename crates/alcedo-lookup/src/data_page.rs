@@ -212,7 +212,7 @@ pub(crate) fn count_rows(page: &Page, max_rep_level: i16) -> Result<(usize, bool
 }
 
 /// Zeros among `count` levels in Parquet's RLE/bit-packed hybrid
-/// (<https://github.com/apache/parquet-format/blob/master/Encodings.md#run-length-encoding--bit-packing-hybrid-rle--3>).
+/// (<https://github.com/apache/parquet-format/blob/master/Encodings.md>, "RLE = 3").
 fn count_zero_levels(mut levels: &[u8], bits: u32, count: usize) -> Result<(usize, bool), Error> {
     let short = || Error::corrupt("a data page's levels end early");
     let width = bits as usize;

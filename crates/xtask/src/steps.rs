@@ -36,7 +36,7 @@ pub(crate) fn build(workspace: &Workspace) -> Outcome {
 pub(crate) fn quickstart(workspace: &Workspace, args: &[String]) -> Outcome {
     build(workspace)?;
     let program = workspace.binary("quickstart");
-    let error = Command::new(&program).args(args).env("ALCEDO_BIN", workspace.binary("alcedo")).exec();
+    let error = Command::new(&program).args(args).env("TESTKIT_ALCEDO", workspace.binary("alcedo")).exec();
     Err(Failure::Said(format!("cannot start {}: {error}", program.display())))
 }
 
@@ -49,8 +49,8 @@ pub(crate) fn test(workspace: &Workspace, args: &[String]) -> Outcome {
 fn run_tests(workspace: &Workspace, args: &[String]) -> Outcome {
     let python = python::prepare(workspace)?;
     let mut command = workspace.cargo(TEST);
-    command.args(args).env("ALCEDO_BIN", workspace.binary("alcedo"));
-    command.env("ALCEDO_TEST_PYTHON", python).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.args(args).env("TESTKIT_ALCEDO", workspace.binary("alcedo"));
+    command.env("TESTKIT_PYTHON", python).env("PYTHONDONTWRITEBYTECODE", "1");
     run(&mut command)
 }
 

@@ -1,0 +1,217 @@
+//! The client and its builder.
+//!
+//! Knows the settings and their bounds, and hands every call to routing. It must not know frames or rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alcedo_cluster::{DEFAULT_WEIGHT, MemberError};
+use futures::StreamExt as _;
+
+use crate::cluster::{ClusterView, Member, WorkerStatus};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::lookup::Lookup;
+use crate::routing::Routing;
+use crate::stream::CallError;
+use crate::transport::{Worker, no_worker};
+
+/// Deadline of a call where neither the builder nor the call says one.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(1);
+/// Most connections to one worker. One carries hundreds of thousands of lookups a second; a few more use more cores.
+pub const MAX_CONNECTIONS_PER_WORKER: usize = 64;
+/// How many workers are asked for their status at once.
+const STATUSES_AT_ONCE: usize = 32;
+
+/// A client of one cluster. Cloning it is cheap, and all clones share the connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) routing: Arc<Routing>,
+    pub(crate) deadline: Duration,
+}
+
+/// Settings of a [`Client`]; see [`Client::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    endpoints: Vec<String>,
+    deadline: Duration,
+    connections_per_worker: usize,
+}
+
+impl Client {
+    /// Settings for a new client; only the endpoints are needed.
+    pub fn builder() -> Builder {
+        Builder { endpoints: Vec::new(), deadline: DEFAULT_DEADLINE, connections_per_worker: 1 }
+    }
+
+    /// The same client with another deadline per call; the connections are shared.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { routing: Arc::clone(&self.routing), deadline }
+    }
+
+    /// A lookup in a file or in all files below a prefix. It starts when it is awaited.
+    ///
+    /// `path` is `mount/dir/file.parquet`, or the URL that the mount stands for; a prefix ends with `/` or names a
+    /// directory.
+    pub fn lookup(&self, path: impl Into<String>) -> Lookup {
+        Lookup::new(self.clone(), path.into())
+    }
+
+    /// Members, ring and mounts, read from a worker now.
+    ///
+    /// # Errors
+    /// No worker answered.
+    pub async fn cluster(&self) -> Result<ClusterView, Error> {
+        let deadline = self.start(self.deadline)?;
+        Ok(self.routing.read_view(deadline).await?.cluster.clone())
+    }
+
+    /// How every member is doing, in the order of the members; the endpoints where no ring is known.
+    ///
+    /// # Errors
+    /// No worker told who the members are. A single member's failure is in its place of the list.
+    pub async fn status(&self) -> Result<Vec<(Member, Result<WorkerStatus, Error>)>, Error> {
+        let deadline = self.start(self.deadline)?;
+        let view = self.routing.view(deadline).await?;
+        let ask = |(mut member, worker): (Member, Option<Arc<Worker>>)| async move {
+            let status = match worker {
+                Some(worker) => status_of(&worker, deadline).await,
+                None => Err(Error::invalid(format!("the address `{}` cannot be used", member.address))),
+            };
+            if let (true, Ok(status)) = (member.id.is_empty(), &status) {
+                member.id.clone_from(&status.worker_id);
+            }
+            (member, status)
+        };
+        let workers = futures::stream::iter(self.routing.all_workers(&view));
+        Ok(workers.map(ask).buffered(STATUSES_AT_ONCE).collect().await)
+    }
+
+    /// The deadline of a call that starts now.
+    pub(crate) fn start(&self, deadline: Duration) -> Result<Deadline, Error> {
+        checked(deadline).map(Deadline::after)
+    }
+}
+
+async fn status_of(worker: &Worker, deadline: Deadline) -> Result<WorkerStatus, Error> {
+    match worker.status(deadline.at(), deadline).await {
+        Ok(reply) => Ok(WorkerStatus::from_wire(reply)),
+        Err(CallError::Failed(error)) => Err(error),
+        Err(CallError::NotAccepted(why)) => Err(no_worker(&[(Arc::clone(worker.address()), why)])),
+    }
+}
+
+fn checked(deadline: Duration) -> Result<Duration, Error> {
+    if deadline.is_zero() {
+        return Err(Error::invalid("a deadline of 0 cannot be met: give at least a microsecond"));
+    }
+    Ok(deadline)
+}
+
+impl Builder {
+    /// Where to start: `host:port` of one worker or more. The others are learned from them. `http://` before it is
+    /// accepted.
+    pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.endpoints = endpoints.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How long a call may take if it does not say otherwise; [`DEFAULT_DEADLINE`] if not set.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Connections to each worker, 1 if not set.
+    pub fn connections_per_worker(mut self, connections: usize) -> Self {
+        self.connections_per_worker = connections;
+        self
+    }
+
+    /// The client. Nothing is opened or resolved before its first call, so this succeeds also while no worker runs.
+    ///
+    /// # Errors
+    /// A setting is not usable; the message names it.
+    pub fn build(self) -> Result<Client, Error> {
+        if !(1..=MAX_CONNECTIONS_PER_WORKER).contains(&self.connections_per_worker) {
+            let message = format!("{} connections per worker: 1 to 64 are possible", self.connections_per_worker);
+            return Err(Error::invalid(message));
+        }
+        if self.endpoints.is_empty() {
+            return Err(Error::invalid("no endpoint: give host:port of at least one worker"));
+        }
+        let mut workers: Vec<Worker> = Vec::new();
+        for endpoint in &self.endpoints {
+            let address = address(endpoint)?;
+            if !workers.iter().any(|worker| **worker.address() == *address) {
+                workers.push(Worker::new(&address, self.connections_per_worker)?);
+            }
+        }
+        let routing = Arc::new(Routing::new(workers, self.connections_per_worker));
+        Ok(Client { routing, deadline: checked(self.deadline)? })
+    }
+}
+
+/// `host:port` of an endpoint, by the rules for a ring's members.
+fn address(endpoint: &str) -> Result<String, Error> {
+    let trimmed = endpoint.trim();
+    let address = trimmed.strip_prefix("http://").map_or(trimmed, |rest| rest.trim_end_matches('/'));
+    if address.contains("://") {
+        return Err(Error::invalid(format!(
+            "the endpoint `{endpoint}` is not usable: only http:// may stand before host:port"
+        )));
+    }
+    match alcedo_cluster::Member::new("endpoint", address, DEFAULT_WEIGHT, "") {
+        Ok(member) => Ok(member.address().to_owned()),
+        Err(MemberError::Address { reason, .. }) => {
+            Err(Error::invalid(format!("the endpoint `{endpoint}` is not usable: {reason}; write host:port")))
+        }
+        Err(error) => Err(Error::invalid(format!("the endpoint `{endpoint}` is not usable: {error}"))),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_checked_before_anything_is_opened() {
+        for (endpoint, reason) in [
+            ("localhost", "has no port"),
+            ("", "has no port"),
+            ("localhost:0", "port is not from 1 to 65535"),
+            ("https://localhost:7610", "only http:// may stand before host:port"),
+            ("user:pw@host:7610", "IPv6"),
+        ] {
+            let error = Client::builder().endpoints([endpoint]).build().unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+        for endpoint in ["localhost:7610", "http://localhost:7610/", "[::1]:7610", " 10.0.0.5:7610"] {
+            Client::builder().endpoints([endpoint]).build().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_client_and_its_lookups_go_to_any_thread() {
+        fn shared<T: Send + Sync + Clone + 'static>(value: T) -> T {
+            value
+        }
+        fn sent<T: Send>(_: T) {}
+        let client = shared(Client::builder().endpoints(["a:1"]).build().unwrap());
+        sent(client.lookup("lake/a").into_future());
+    }
+
+    #[test]
+    fn settings_out_of_bounds_are_refused() {
+        let none: [&str; 0] = [];
+        assert!(Client::builder().endpoints(none).build().unwrap_err().to_string().contains("no endpoint"));
+        let builder = Client::builder().endpoints(["a:1"]);
+        assert!(builder.clone().connections_per_worker(0).build().is_err());
+        assert!(builder.clone().connections_per_worker(65).build().is_err());
+        assert!(builder.clone().deadline(Duration::ZERO).build().is_err());
+        builder.clone().deadline(Duration::MAX).build().unwrap();
+    }
+}

@@ -1,0 +1,62 @@
+//! Point lookups on a Parquet data lake, through a ring of Alcedo workers.
+//!
+//! Layer 2, and the product that services embed: it knows the ring, the wire and how answers are decoded. It must not
+//! know how a worker stores what it caches; any worker can answer for any file, and the ring only says who answers
+//! fastest.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! # async fn example() -> Result<(), alcedo_client::Error> {
+//! let client = alcedo_client::Client::builder()
+//!     .endpoints(["127.0.0.1:7610"])
+//!     .deadline(Duration::from_millis(50))
+//!     .build()?; // No I/O yet; a clone is an `Arc`.
+//!
+//! let answer = client.lookup("lake/users/").key_column("id").keys([17, 4711]).select(["name", "score"]).await?;
+//! for (file, row) in answer.rows() {
+//!     println!("key {} in {}: {:?}", row.key_index, file.url, row.values);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! * A path names a mount (`lake/users/part-0.parquet`) or the URL that the mount stands for; it is a file or a prefix.
+//! * Lookups travel on one long-lived stream per connection and are answered in any order. Dropping a lookup's future
+//!   cancels that lookup on its worker and disturbs no other.
+//! * Every call has a deadline: the builder's, unless the lookup has its own. It holds even if the worker is silent.
+//! * A worker that did not accept a call (it is down, or it drains) is passed over for the next owner of the file, then
+//!   for the other endpoints. A call that a worker may have accepted is not repeated; [`Error::is_retryable`] says
+//!   whether you may.
+//! * The connections live in the tokio runtime of the call that first needed them. If that runtime ends, the next call
+//!   connects again.
+//!
+//! Without the default feature `pages` the crate does not link parquet; it then refuses [`Form::Pages`] and reads all
+//! other forms.
+
+mod answer;
+mod client;
+mod cluster;
+mod deadline;
+mod decode;
+mod error;
+mod files;
+mod handles;
+mod lookup;
+mod request;
+mod routing;
+mod stream;
+mod transport;
+mod typed;
+
+pub use alcedo_lookup::key::Key;
+pub use alcedo_lookup::schema::{Column, RowSchema, Type, Unit};
+pub use alcedo_lookup::value::{Value, uuid_text};
+pub use answer::{Answer, FileAnswer, KeyStatus, Row, Source, Stage, Trace};
+pub use client::{Builder, Client, DEFAULT_DEADLINE, MAX_CONNECTIONS_PER_WORKER};
+pub use cluster::{ClusterView, Member, Mount, WorkerStatus};
+pub use deadline::MAX_DEADLINE;
+pub use error::{Error, Kind, Reason};
+pub use files::{FileInfo, ListOptions, Listing, MAX_LISTED, ParquetInfo};
+pub use lookup::Lookup;
+pub use request::{Form, MAX_KEYS_PER_MESSAGE, MAX_REQUEST_BYTES};

@@ -1,0 +1,21 @@
+//! The whole road, end to end: a client, a worker over real sockets, a store over real HTTP, and the built command.
+//!
+//! Layer 5. Every module is one subject. They know what a user may rely on: rows, messages, exit codes, and counts of
+//! requests and bytes at the store. They must not know time: nothing here fails because a machine is slow.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_files;
+mod bad_questions;
+mod cold;
+mod command;
+mod corpus;
+mod crowd;
+mod faults;
+mod forms;
+mod neutral;
+mod overwrite;
+mod rows;
+mod sample;
+mod secrets;
+mod stream;
+mod wire;

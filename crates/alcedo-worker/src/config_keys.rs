@@ -1,0 +1,135 @@
+//! Layer 3: the documented table of every setting.
+//!
+//! Knows each key's name, type, default and meaning as texts. It must not know how settings are read: the table is what
+//! `docs/CONFIG.md` and `alcedo config show` print, and tests hold it against the settings themselves.
+
+/// How a setting is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyType {
+    /// A string.
+    Text,
+    /// A whole number.
+    Count,
+    /// `true` or `false`.
+    Flag,
+    /// A string such as `"256MiB"`, or a number of bytes.
+    Size,
+    /// A string such as `"30s"`.
+    Duration,
+    /// A list of strings.
+    List,
+    /// A list of tables.
+    Tables,
+}
+
+impl KeyType {
+    /// The type's name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Count => "number",
+            Self::Flag => "true or false",
+            Self::Size => "size",
+            Self::Duration => "duration",
+            Self::List => "list of texts",
+            Self::Tables => "list of tables",
+        }
+    }
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfigKey {
+    /// Dotted name: `cache.pages` is the key `pages` of the table `[cache]`.
+    pub name: &'static str,
+    /// How it is written.
+    pub ty: KeyType,
+    /// Its default, as TOML.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+const fn key(name: &'static str, ty: KeyType, default: &'static str, meaning: &'static str) -> ConfigKey {
+    ConfigKey { name, ty, default, meaning }
+}
+
+use KeyType::{Count, Duration, Flag, List, Size, Tables, Text};
+
+/// Every setting of a worker, in the order of the documents.
+pub const CONFIG_KEYS: &[ConfigKey] = &[
+    key(
+        "worker_id",
+        Text,
+        "\"worker\"",
+        "The worker's name for life; the ring places files by it, never by its address.",
+    ),
+    key("listen", Text, "\"127.0.0.1:7610\"", "Address and port of the gRPC listener."),
+    key(
+        "advertise",
+        Text,
+        "\"\"",
+        "host:port that clients are told when `members` is empty; empty: the address listened on.",
+    ),
+    key(
+        "insecure_bind",
+        Flag,
+        "false",
+        "Allow `listen` on an address that other machines reach, without authentication.",
+    ),
+    key("runtimes", Count, "0", "Threads that serve requests; 0: one per core."),
+    key("members", List, "[]", "All workers of the ring as `id=host:port[,weight[,zone]]`; empty: this worker alone."),
+    key("mount", Tables, "[]", "The origins that are served: one `[[mount]]` table each, with `name` and `url`."),
+    key("origin.concurrent_gets", Count, "64", "Requests to one mount's origin under way at once."),
+    key("origin.buffered_bytes", Count, "268435456", "Bytes of one mount's answers in memory on their way at once."),
+    key("origin.tries", Count, "2", "Attempts per call to an origin."),
+    key("origin.attempt_timeout", Duration, "\"2s\"", "Longest silence of an origin."),
+    key("origin.connect_timeout", Duration, "\"1s\"", "Longest time to open a connection to an origin."),
+    key("origin.retry_pause", Duration, "\"25ms\"", "Pause before a second attempt."),
+    key("origin.listed_entries", Count, "100000", "Entries of one listing at most."),
+    key("cache.pages", Size, "\"256MiB\"", "Memory for fetched pages of files."),
+    key("cache.index", Size, "\"64MiB\"", "Memory for file indexes."),
+    key("cache.listings", Size, "\"32MiB\"", "Memory for listings of prefixes."),
+    key("lookup.tail_bytes", Size, "\"64KiB\"", "First read of a file whose footer is not known yet."),
+    key("lookup.max_files", Count, "10000", "Files below a looked-up prefix at most."),
+    key("lookup.max_candidates", Count, "256", "Files that one lookup asks at most, after pruning by key bounds."),
+    key("lookup.permits", Count, "512", "Lookups at work at once; a lookup weighs as many as it has keys."),
+    key("lookup.default_timeout", Duration, "\"1s\"", "Time for a request that names none."),
+    key("lookup.max_timeout", Duration, "\"30s\"", "Longest time that a request may ask for."),
+    key("lookup.max_path_bytes", Size, "\"2KiB\"", "Longest path of a request."),
+    key("lookup.max_keys", Count, "1024", "Keys of one lookup at most."),
+    key("lookup.answer_rows", Count, "1000000", "Rows of one answer at most."),
+    key("lookup.answer_bytes", Size, "\"64MiB\"", "Bytes of one answer's rows at most."),
+    key(
+        "lookup.speculate_bytes",
+        Size,
+        "\"1MiB\"",
+        "Value data pages fetched together with the key's while they are at most so large.",
+    ),
+    key(
+        "lookup.coalesce_gap_bytes",
+        Size,
+        "\"64KiB\"",
+        "Two needed ranges with a gap of at most so much are fetched as one.",
+    ),
+    key("lookup.footer_bytes", Size, "\"16MiB\"", "Footer of a file at most."),
+    key("lookup.schema_depth", Count, "100", "Nesting of a file's schema at most."),
+    key("lookup.schema_elements", Count, "50000", "Elements of a file's schema at most."),
+    key("lookup.row_groups", Count, "50000", "Row groups of a file at most."),
+    key("lookup.page_compressed_bytes", Size, "\"16MiB\"", "One data page at most, compressed."),
+    key("lookup.page_bytes", Size, "\"64MiB\"", "One data page at most, decompressed."),
+    key(
+        "lookup.learn_bytes",
+        Size,
+        "\"1GiB\"",
+        "A column chunk without an offset index at most, which is read once as a whole.",
+    ),
+    key("connections.max", Count, "4096", "Open connections at most; more wait to be accepted."),
+    key("connections.streams", Count, "256", "Calls of one connection at once."),
+    key(
+        "connections.unanswered",
+        Count,
+        "1024",
+        "Unanswered requests of one lookup stream; more are not read until answers leave.",
+    ),
+];

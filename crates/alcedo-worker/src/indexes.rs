@@ -1,0 +1,344 @@
+//! Layer 3: the file indexes that are in memory, and how a file comes to have one.
+//!
+//! Knows which version of a file is current and for how long that is believed, which versions have an index, and which
+//! cannot be opened. It must not know what an index holds. A repeated lookup finds version and index here and asks the
+//! origin nothing; 10,000 lookups of one cold file open it once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alcedo_cache::FileKey;
+use alcedo_lookup::file_index::FileIndex;
+use alcedo_lookup::limits::Limits;
+use alcedo_lookup::machine::drive;
+use alcedo_lookup::open::Open;
+use alcedo_origin::{Freshness, Place};
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use crate::cost::{Cost, Stage};
+use crate::errands::Errands;
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::reader::{Bytestore, FileVersion, Reader};
+
+/// How long it is believed that a version cannot be opened, or that a file does not exist. A file that is repaired or
+/// written is found after this time at the latest; until then a broken one costs its readers nothing but the error.
+const NEGATIVE_TTL: Duration = Duration::from_secs(1);
+/// Failures that are remembered at once: a few hundred bytes each.
+const MAX_NEGATIVE: u64 = 100_000;
+/// Part of the index memory, as a divisor, that current versions may take beside it.
+const CURRENT_SHARE: u64 = 8;
+/// What an entry costs beside its texts: tables, queues and counters of the cache, and the stat.
+const ENTRY_OVERHEAD_BYTES: usize = 384;
+/// An index that has grown by more than one part in so many since it was weighed is weighed again.
+const GROWTH_SHARE: u64 = 4;
+/// Longest time of the HEAD that revalidates a version, whoever waits for it.
+const REVALIDATE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Names of errands that are not about one version; versions never look like these.
+const UNKNOWN_VERSION: &str = "";
+const REVALIDATION: &str = "?";
+
+/// What is known of a file, and since when.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its current version.
+    pub version: FileVersion,
+    /// When the origin last said so.
+    pub checked: Instant,
+}
+
+/// An opened file.
+#[derive(Debug, Clone)]
+pub struct OpenFile {
+    /// Its version.
+    pub version: FileVersion,
+    /// Its index.
+    pub index: Arc<FileIndex>,
+    /// What the index weighed when it was last put into the cache.
+    weight: u64,
+}
+
+/// What a shared task brought.
+#[derive(Debug, Clone)]
+struct Brought {
+    version: FileVersion,
+    file: Option<OpenFile>,
+    cost: Arc<Cost>,
+}
+
+/// All file indexes of one worker.
+#[derive(Debug)]
+pub struct Indexes {
+    store: Arc<Bytestore>,
+    tables: Tables,
+    errands: Errands<FileKey, Brought>,
+    tail_bytes: u64,
+    limits: Arc<Limits>,
+    capacity_bytes: u64,
+    metrics: Arc<Metrics>,
+}
+
+/// The caches; clones are the same caches, so that a detached task can fill them.
+#[derive(Debug, Clone)]
+struct Tables {
+    built: Cache<FileKey, OpenFile>,
+    failed: Cache<FileKey, Error>,
+    current: Cache<Arc<str>, Known>,
+}
+
+impl Indexes {
+    /// No index yet, and room for `capacity_bytes` of them.
+    pub fn new(
+        store: Arc<Bytestore>,
+        capacity_bytes: u64,
+        tail_bytes: u64,
+        limits: Arc<Limits>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let built = Cache::builder().max_capacity(capacity_bytes).weigher(|key: &FileKey, file: &OpenFile| {
+            let texts = key.url().len() + key.version().len() + ENTRY_OVERHEAD_BYTES;
+            u32::try_from(file.weight.saturating_add(texts as u64)).unwrap_or(u32::MAX)
+        });
+        let current =
+            Cache::builder().max_capacity(capacity_bytes / CURRENT_SHARE).weigher(|url: &Arc<str>, known: &Known| {
+                u32::try_from(url.len() + known.version.key.version().len() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
+            });
+        let failed = Cache::builder().max_capacity(MAX_NEGATIVE).time_to_live(NEGATIVE_TTL);
+        let tables = Tables { built: built.build(), failed: failed.build(), current: current.build() };
+        let errands = Errands::new(Arc::clone(&metrics));
+        Self { store, tables, errands, tail_bytes, limits, capacity_bytes, metrics }
+    }
+
+    /// The file at a place, opened. `listed` is what a listing that is fresh enough says about it.
+    ///
+    /// # Errors
+    /// The origin's, or those of the file's bytes.
+    pub async fn open(&self, place: &Place, listed: Option<&Known>, cost: &Cost) -> Result<OpenFile, Error> {
+        let version = match listed {
+            // Whichever is newer: the listing, or what was learned about this one file since.
+            Some(listed) => {
+                let learned = self.tables.current.get(&place.url).filter(|known| known.checked > listed.checked);
+                Some(learned.map_or_else(|| listed.version.clone(), |known| known.version))
+            }
+            None => self.believed(place, cost).await?,
+        };
+        let Some(version) = version else { return self.open_unknown(place, cost).await };
+        if let Some(file) = self.tables.built.get(&version.key) {
+            return Ok(file);
+        }
+        if let Some(error) = self.tables.failed.get(&version.key) {
+            return Err(error);
+        }
+        let opening = Opening::new(self, place, Some(version.clone()));
+        self.joined(self.errands.run(version.key, || opening.run()).await?, place, cost)
+    }
+
+    async fn open_unknown(&self, place: &Place, cost: &Cost) -> Result<OpenFile, Error> {
+        let name = FileKey::new(Arc::clone(&place.url), UNKNOWN_VERSION);
+        if let Some(error) = self.tables.failed.get(&name) {
+            return Err(error);
+        }
+        let opening = Opening::new(self, place, None);
+        self.joined(self.errands.run(name, || opening.run()).await?, place, cost)
+    }
+
+    fn joined(&self, brought: Brought, place: &Place, cost: &Cost) -> Result<OpenFile, Error> {
+        cost.join(&brought.cost);
+        let bug = || Error::Bug { subject: place.url.to_string(), what: "a file was opened without an index" };
+        brought.file.ok_or_else(bug)
+    }
+
+    /// The current version of a file, by the freshness of its mount: asked of the origin where that is needed, and
+    /// asked of it in the background where it will be soon. Nothing if the file is not known at all.
+    async fn believed(&self, place: &Place, cost: &Cost) -> Result<Option<FileVersion>, Error> {
+        let Some(known) = self.tables.current.get(&place.url) else { return Ok(None) };
+        let age = known.checked.elapsed();
+        match place.mount.freshness() {
+            Freshness::Immutable => Ok(Some(known.version)),
+            Freshness::Ttl { hard, .. } if age >= hard => self.revalidated(place, cost).await.map(Some),
+            Freshness::Ttl { soft, .. } if age >= soft => {
+                let (name, check) = self.revalidation(place);
+                // Refused only when too much is under way; the next lookup tries again.
+                let _ = self.errands.begin(name, || check);
+                Ok(Some(known.version))
+            }
+            Freshness::Ttl { .. } => Ok(Some(known.version)),
+            Freshness::Always => self.revalidated(place, cost).await.map(Some),
+        }
+    }
+
+    /// The version that a file has now: what is known while that is fresh, else what the origin says.
+    ///
+    /// # Errors
+    /// The origin's.
+    pub async fn version(&self, place: &Place, cost: &Cost) -> Result<FileVersion, Error> {
+        match self.believed(place, cost).await? {
+            Some(version) => Ok(version),
+            None => self.revalidated(place, cost).await,
+        }
+    }
+
+    /// Asks the origin which version a file has.
+    ///
+    /// # Errors
+    /// The origin's.
+    pub async fn revalidated(&self, place: &Place, cost: &Cost) -> Result<FileVersion, Error> {
+        let (name, check) = self.revalidation(place);
+        let brought = self.errands.run(name, || check).await?;
+        cost.join(&brought.cost);
+        Ok(brought.version)
+    }
+
+    fn revalidation(&self, place: &Place) -> (FileKey, impl Future<Output = Result<Brought, Error>> + Send + use<>) {
+        let (tables, place) = (self.tables.clone(), place.clone());
+        let name = FileKey::new(Arc::clone(&place.url), REVALIDATION);
+        let check = async move {
+            let (began, cost) = (Instant::now(), Arc::new(Cost::new(true)));
+            let stat = place.mount.stat(&place.key, began + REVALIDATE_TIMEOUT).await;
+            let stat = stat.inspect_err(|error| {
+                if error.kind() == alcedo_origin::ErrorKind::NotFound {
+                    tables.current.invalidate(&place.url);
+                }
+            })?;
+            let file = Some(Arc::clone(&place.url));
+            let name = "revalidate";
+            cost.add(Stage { name, file, began, ended: Instant::now(), bytes: 0, origin_gets: 0, origin_bytes: 0 });
+            let version = FileVersion::new(stat);
+            tables.learn(&version, began);
+            Ok(Brought { version, file: None, cost })
+        };
+        (name, check)
+    }
+
+    /// A version turned out not to be the current one: the next to ask opens whatever is there.
+    pub fn forget(&self, version: &FileVersion) {
+        let is_current = |known: &Known| known.version.key == version.key;
+        if self.tables.current.get(&version.stat.url).as_ref().is_some_and(is_current) {
+            self.tables.current.invalidate(&version.stat.url);
+        }
+    }
+
+    /// Weighs an index again after lookups that may have taught it page tables.
+    pub fn settle(&self, file: &OpenFile) {
+        let weight = file.index.weight();
+        if weight > file.weight + file.weight / GROWTH_SHARE {
+            self.tables.built.insert(file.version.key.clone(), OpenFile { weight, ..file.clone() });
+        }
+    }
+
+    /// The index of a version, if there is one in memory.
+    pub fn get(&self, version: &FileVersion) -> Option<OpenFile> {
+        self.tables.built.get(&version.key)
+    }
+
+    /// Bytes of all indexes in memory.
+    pub fn bytes(&self) -> u64 {
+        self.tables.built.run_pending_tasks();
+        self.tables.built.weighted_size()
+    }
+
+    /// Bytes that indexes may take.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
+    }
+}
+
+impl Tables {
+    /// The origin said at this time that a file has this version.
+    fn learn(&self, version: &FileVersion, checked: Instant) {
+        let is_older = self.current.get(&version.stat.url).is_none_or(|known| known.checked <= checked);
+        if is_older {
+            self.current.insert(Arc::clone(&version.stat.url), Known { version: version.clone(), checked });
+        }
+    }
+}
+
+/// The task that opens one file.
+struct Opening {
+    store: Arc<Bytestore>,
+    tables: Tables,
+    place: Place,
+    version: Option<FileVersion>,
+    tail_bytes: u64,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
+}
+
+impl Opening {
+    fn new(indexes: &Indexes, place: &Place, version: Option<FileVersion>) -> Self {
+        Self {
+            store: Arc::clone(&indexes.store),
+            tables: indexes.tables.clone(),
+            place: place.clone(),
+            version,
+            tail_bytes: indexes.tail_bytes,
+            limits: Arc::clone(&indexes.limits),
+            metrics: Arc::clone(&indexes.metrics),
+        }
+    }
+
+    async fn run(self) -> Result<Brought, Error> {
+        // Those who join may want a trace, whether or not the first does.
+        let cost = Arc::new(Cost::new(true));
+        let opened = match &self.version {
+            Some(version) => match self.open(Some(version), &cost).await {
+                // What was known is older than the file: whatever is there now is as good, to one who only named the
+                // file.
+                Err(error) if error.is_changed() => self.open(None, &cost).await,
+                opened => opened,
+            },
+            None => self.open(None, &cost).await,
+        };
+        let opened = match opened {
+            // Between the tail and the rest of the index the file was overwritten: once more, on the new version.
+            Err(error) if error.is_changed() => self.open(None, &cost).await,
+            opened => opened,
+        };
+        match opened {
+            Ok(file) => Ok(Brought { version: file.version.clone(), file: Some(file), cost }),
+            Err(error) => {
+                if error.is_not_found() {
+                    self.tables.current.invalidate(&self.place.url);
+                    let name = FileKey::new(Arc::clone(&self.place.url), UNKNOWN_VERSION);
+                    self.tables.failed.insert(name, error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, version: Option<&FileVersion>, cost: &Arc<Cost>) -> Result<OpenFile, Error> {
+        let began = Instant::now();
+        let reader = match version {
+            Some(version) => Reader::of_version(&self.store, &self.place, version.clone(), cost),
+            None => Reader::of_unknown(&self.store, &self.place, cost),
+        };
+        let opened = drive(Open::new(self.tail_bytes, Arc::clone(&self.limits)), &reader).await;
+        let opened = opened.map_err(|error| error.about(&self.place.url));
+        let Some(read) = reader.version() else {
+            return Err(opened.err().unwrap_or_else(|| Error::Bug {
+                subject: self.place.url.to_string(),
+                what: "a file was opened without a read",
+            }));
+        };
+        if version.is_none() {
+            self.tables.learn(read, began);
+        }
+        match opened {
+            Ok(index) => {
+                self.metrics.opens_total.up();
+                let file = OpenFile { version: read.clone(), weight: index.weight(), index };
+                self.tables.built.insert(read.key.clone(), file.clone());
+                Ok(file)
+            }
+            Err(error) => {
+                if error.is_about_the_file() {
+                    self.tables.failed.insert(read.key.clone(), error.clone());
+                }
+                Err(error)
+            }
+        }
+    }
+}

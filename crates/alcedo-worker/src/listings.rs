@@ -1,0 +1,168 @@
+//! Layer 3: the Parquet files below a prefix, listed once.
+//!
+//! Knows which names count as files of a table, and how long a listing is believed. It must not know what the files
+//! hold. A listing names each file's version, so files that were listed are opened without asking for it again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alcedo_origin::{ErrorKind, Freshness, Listed, Path, Place};
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use crate::cost::{Cost, Stage};
+use crate::errands::Errands;
+use crate::error::Error;
+use crate::indexes::Known;
+use crate::metrics::Metrics;
+use crate::reader::FileVersion;
+
+/// The ending of names that are looked into.
+const FILE_ENDING: &str = ".parquet";
+/// How long it is believed that a prefix has no files.
+const EMPTY_TTL: Duration = Duration::from_secs(1);
+/// Longest time of one listing, whoever waits for it.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a file of a listing costs beside its texts.
+const FILE_OVERHEAD_BYTES: usize = 320;
+
+/// One file of a listing.
+#[derive(Debug, Clone)]
+pub struct ListedFile {
+    /// Where it is.
+    pub place: Place,
+    /// Its version, as the listing says.
+    pub known: Known,
+}
+
+/// The files below a prefix, in the origin's order.
+#[derive(Debug, Clone)]
+pub struct TableFiles {
+    /// At most as many as the bound allows.
+    pub files: Arc<[ListedFile]>,
+    /// There are more than the bound allows.
+    pub too_many: bool,
+    listed: Instant,
+    /// Since when it is known that no file has the prefix's own name.
+    no_file_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone)]
+struct Brought {
+    files: TableFiles,
+    cost: Arc<Cost>,
+}
+
+/// All listings of one worker.
+#[derive(Debug)]
+pub struct Listings {
+    cache: Cache<Arc<str>, TableFiles>,
+    errands: Errands<Arc<str>, Brought>,
+    max_files: usize,
+}
+
+impl Listings {
+    /// No listing yet, and room for `capacity_bytes` of them.
+    pub fn new(capacity_bytes: u64, max_files: usize, metrics: Arc<Metrics>) -> Self {
+        let weigher = |url: &Arc<str>, files: &TableFiles| {
+            let bytes = |file: &ListedFile| {
+                FILE_OVERHEAD_BYTES + 2 * file.place.url.len() + file.known.version.key.version().len()
+            };
+            u32::try_from(url.len() + files.files.iter().map(bytes).sum::<usize>()).unwrap_or(u32::MAX)
+        };
+        let cache = Cache::builder().max_capacity(capacity_bytes).weigher(weigher).build();
+        Self { cache, errands: Errands::new(metrics), max_files }
+    }
+
+    /// The files below a prefix, by the freshness of its mount. That a mount's files are immutable does not say that
+    /// none are added, so such listings age like those of other mounts.
+    ///
+    /// # Errors
+    /// The origin's.
+    pub async fn below(&self, prefix: &Place, cost: &Cost) -> Result<TableFiles, Error> {
+        if let Some(files) = self.cache.get(&prefix.url) {
+            let (soft, hard) = times(prefix, files.files.is_empty());
+            let age = files.listed.elapsed();
+            if age < hard {
+                if age >= soft {
+                    let _ = self.errands.begin(Arc::clone(&prefix.url), || self.listing(prefix));
+                }
+                return Ok(files);
+            }
+        }
+        let brought = self.errands.run(Arc::clone(&prefix.url), || self.listing(prefix)).await?;
+        cost.join(&brought.cost);
+        Ok(brought.files)
+    }
+
+    /// The listing below a name that is known to be no file's.
+    pub fn instead_of_file(&self, name: &Place) -> bool {
+        let (_, hard) = times(name, false);
+        let since = self.cache.get(&name.url).filter(|files| !files.files.is_empty());
+        since.and_then(|files| files.no_file_since).is_some_and(|since| since.elapsed() < hard)
+    }
+
+    /// Remembers that no file has the name of this prefix.
+    pub fn no_file_at(&self, name: &Place, since: Instant) {
+        if let Some(files) = self.cache.get(&name.url) {
+            self.cache.insert(Arc::clone(&name.url), TableFiles { no_file_since: Some(since), ..files });
+        }
+    }
+
+    /// A listing turned out to be old.
+    pub fn forget(&self, prefix: &Place) {
+        self.cache.invalidate(&prefix.url);
+    }
+
+    fn listing(&self, prefix: &Place) -> impl Future<Output = Result<Brought, Error>> + Send + use<> {
+        let (cache, prefix, max_files) = (self.cache.clone(), prefix.clone(), self.max_files);
+        async move {
+            let (listed, cost) = (Instant::now(), Arc::new(Cost::new(true)));
+            let found = prefix.mount.list(&prefix.key, true, usize::MAX, listed + LISTING_TIMEOUT).await;
+            let found = match found {
+                Err(error) if error.kind() == ErrorKind::NotFound => alcedo_origin::Listing::default(),
+                found => found?,
+            };
+            let mut files = Vec::new();
+            for entry in found.entries {
+                let Listed::File(stat) = entry else { continue };
+                let Some(place) = table_file(&prefix, &stat.url) else { continue };
+                files.push(ListedFile { place, known: Known { version: FileVersion::new(stat), checked: listed } });
+            }
+            let too_many = found.truncated || files.len() > max_files;
+            files.truncate(max_files);
+            let (name, file, ended) = ("list", Some(Arc::clone(&prefix.url)), Instant::now());
+            cost.add(Stage { name, file, began: listed, ended, bytes: 0, origin_gets: 0, origin_bytes: 0 });
+            let no_file_since = cache.get(&prefix.url).and_then(|old| old.no_file_since);
+            let files = TableFiles { files: files.into(), too_many, listed, no_file_since };
+            cache.insert(Arc::clone(&prefix.url), files.clone());
+            Ok(Brought { files, cost })
+        }
+    }
+}
+
+/// For how long a listing is believed: without asking, and at all.
+fn times(prefix: &Place, is_empty: bool) -> (Duration, Duration) {
+    let (soft, hard) = match prefix.mount.freshness() {
+        Freshness::Ttl { soft, hard } => (soft, hard),
+        Freshness::Always => (Duration::ZERO, Duration::ZERO),
+        Freshness::Immutable => match Freshness::default() {
+            Freshness::Ttl { soft, hard } => (soft, hard),
+            Freshness::Immutable | Freshness::Always => (Duration::ZERO, Duration::ZERO),
+        },
+    };
+    if is_empty { (EMPTY_TTL.min(soft), EMPTY_TTL.min(hard)) } else { (soft, hard) }
+}
+
+/// The place of a listed name, if it counts as a file of the table: it ends in `.parquet`, and neither it nor a
+/// directory on the way is hidden, as `_temporary/`, `_delta_log/` or `.tmp` are.
+fn table_file(prefix: &Place, url: &Arc<str>) -> Option<Place> {
+    let below = url.strip_prefix(prefix.url.as_ref())?.strip_prefix('/')?;
+    let is_hidden = below.split('/').any(|segment| segment.starts_with(['_', '.']));
+    if is_hidden || !below.ends_with(FILE_ENDING) {
+        return None;
+    }
+    let key = Path::parse(url.strip_prefix(prefix.mount.url())?).ok()?;
+    let mount = Arc::clone(&prefix.mount);
+    Some(Place { mount, key, url: Arc::clone(url), ends_with_slash: false })
+}

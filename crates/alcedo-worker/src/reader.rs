@@ -1,0 +1,222 @@
+//! Layer 3: the Source of one version of one file: page store, then flight map, then origin.
+//!
+//! Knows where bytes are and what getting them cost. It must not know what they mean: a machine of `alcedo-lookup` asks
+//! for pieces, and this room brings them, all of one content version. The first piece of a file whose version is not
+//! known yet is its tail; whatever version answers is the one that all later pieces are asked of.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use alcedo_cache::{Fetch, FileKey, FlightSettings, Flights, PageStore};
+use alcedo_lookup::machine::{Fed, Machine, Piece, Source, Step};
+use alcedo_origin::{FileStat, Place, Tail};
+use tokio::time::Instant;
+
+use crate::cost::{Cost, Origin, Stage};
+use crate::error::Error;
+
+/// Steps that decompress or decode more than this run in the blocking pool. At 0.5 to 1 GB/s it is about 100 us, more
+/// than the two thread hops cost; less of it keeps the thread from answering others for no longer than that.
+pub const INLINE_WORK_BYTES: u64 = 64 << 10;
+/// Longest time of one fetch, whoever waits for it: a request's own longest time.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Fetches under way at once: far more than origins serve at a time, and it bounds what callers who left leave behind.
+const MAX_FETCHES: usize = 16_384;
+
+/// One content version of one file.
+#[derive(Debug, Clone)]
+pub struct FileVersion {
+    /// Its name in all caches.
+    pub key: FileKey,
+    /// What is known about it.
+    pub stat: Arc<FileStat>,
+}
+
+impl FileVersion {
+    /// The version that a stat describes.
+    pub fn new(stat: FileStat) -> Self {
+        Self { key: FileKey::new(Arc::clone(&stat.url), stat.version.as_str()), stat: Arc::new(stat) }
+    }
+}
+
+/// The bytes that this worker has, and the way to those that it has not.
+#[derive(Debug)]
+pub struct Bytestore {
+    pages: PageStore,
+    flights: Flights<Error>,
+}
+
+impl Bytestore {
+    /// A store of at most so many bytes, in memory.
+    pub fn in_memory(capacity_bytes: u64, coalesce_gap_bytes: u64) -> Self {
+        let settings = FlightSettings {
+            max_gap_bytes: coalesce_gap_bytes,
+            flight_timeout: FETCH_TIMEOUT,
+            max_flights: MAX_FETCHES,
+            lost: Error::from,
+        };
+        Self { pages: PageStore::in_memory(capacity_bytes), flights: Flights::new(settings) }
+    }
+
+    /// The pages.
+    pub fn pages(&self) -> &PageStore {
+        &self.pages
+    }
+}
+
+/// Reads one version of one file for one request.
+#[derive(Debug)]
+pub struct Reader {
+    store: Arc<Bytestore>,
+    place: Place,
+    version: OnceLock<FileVersion>,
+    /// What the first read brought: a block at its start may be too short for the page store.
+    tail: OnceLock<Tail>,
+    cost: Arc<Cost>,
+    /// When a read of the tail gives up; ranges are fetched by flights, which have a time of their own.
+    deadline: Instant,
+}
+
+impl Reader {
+    /// A reader of a version that is known.
+    pub fn of_version(store: &Arc<Bytestore>, place: &Place, version: FileVersion, cost: &Arc<Cost>) -> Self {
+        let reader = Self::of_unknown(store, place, cost);
+        // The cell is new, so this cannot fail.
+        let _ = reader.version.set(version);
+        reader
+    }
+
+    /// A reader of whatever version the file has when its tail is read.
+    pub fn of_unknown(store: &Arc<Bytestore>, place: &Place, cost: &Arc<Cost>) -> Self {
+        Self {
+            store: Arc::clone(store),
+            place: place.clone(),
+            version: OnceLock::new(),
+            tail: OnceLock::new(),
+            cost: Arc::clone(cost),
+            deadline: Instant::now() + FETCH_TIMEOUT,
+        }
+    }
+
+    /// The version that is read, once it is known.
+    pub fn version(&self) -> Option<&FileVersion> {
+        self.version.get()
+    }
+
+    /// The bytes of each range.
+    ///
+    /// # Errors
+    /// The origin's; [`alcedo_origin::Error::VersionChanged`] when the file is another one now.
+    pub async fn read_ranges(&self, stage: &'static str, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>, Error> {
+        let version =
+            self.version.get().ok_or_else(|| self.bug("a range was asked for before the version was known"))?;
+        let began = Instant::now();
+        let stored = ranges.iter().map(|range| self.here(version, range)).collect::<Option<Vec<_>>>();
+        let (parts, origin_gets, origin_bytes) = match stored {
+            Some(parts) => (parts, 0, 0),
+            None => {
+                let (pages, flights) = (&self.store.pages, &self.store.flights);
+                let read = flights.read(pages, &version.key, version.stat.size, ranges, self.fetch(version)).await;
+                let fetched = read.map_err(|error| error.about(&self.place.url))?;
+                (fetched.parts, fetched.origin_gets, fetched.origin_bytes)
+            }
+        };
+        self.cost.came_from(Origin::PageStore);
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        self.spent(stage, began, bytes, origin_gets, origin_bytes);
+        Ok(parts)
+    }
+
+    /// A range from the tail or the page store.
+    fn here(&self, version: &FileVersion, range: &Range<u64>) -> Option<bytes::Bytes> {
+        if let Some(tail) = self.tail.get().filter(|tail| tail.start <= range.start && range.end <= tail.stat.size) {
+            let from = usize::try_from(range.start - tail.start).ok()?;
+            let to = usize::try_from(range.end - tail.start).ok()?;
+            return (from <= to).then(|| tail.bytes.slice(from..to));
+        }
+        (range.end <= version.stat.size).then(|| self.store.pages.read(&version.key, range.clone())).flatten()
+    }
+
+    /// Fetches ranges of this version from the origin, within a time of their own.
+    fn fetch(&self, version: &FileVersion) -> Fetch<Error> {
+        let (place, stat) = (self.place.clone(), Arc::clone(&version.stat));
+        Arc::new(move |range| {
+            let (place, stat) = (place.clone(), Arc::clone(&stat));
+            Box::pin(async move {
+                let deadline = Instant::now() + FETCH_TIMEOUT;
+                Ok(place.mount.read_range(&place.key, &stat, range, deadline).await?)
+            })
+        })
+    }
+
+    /// The last bytes of a file of unknown version; learns the version.
+    async fn read_tail(&self, stage: &'static str, length: u64) -> Result<(), Error> {
+        let began = Instant::now();
+        let tail = self.place.mount.read_tail(&self.place.key, length, self.deadline).await?;
+        let version = FileVersion::new(tail.stat.clone());
+        self.store.pages.write(&version.key, tail.stat.size, tail.start, &tail.bytes);
+        let bytes = tail.bytes.len() as u64;
+        self.spent(stage, began, bytes, 1, bytes);
+        // A machine asks for one tail, so nobody else can have set these.
+        let _ = self.tail.set(tail);
+        let _ = self.version.set(version);
+        Ok(())
+    }
+
+    fn spent(&self, name: &'static str, began: Instant, bytes: u64, origin_gets: u32, origin_bytes: u64) {
+        if origin_gets > 0 || self.cost.is_traced() {
+            let file = Some(Arc::clone(&self.place.url));
+            self.cost.add(Stage { name, file, began, ended: Instant::now(), bytes, origin_gets, origin_bytes });
+        }
+    }
+
+    fn bug(&self, what: &'static str) -> Error {
+        Error::Bug { subject: self.place.url.to_string(), what }
+    }
+}
+
+impl Source for Reader {
+    type Error = Error;
+
+    async fn read(&self, stage: &'static str, pieces: &[Piece]) -> Result<Vec<Fed>, Error> {
+        if self.version.get().is_none() {
+            let tails = pieces.iter().filter_map(|piece| match piece {
+                Piece::Tail(length) => Some(*length),
+                Piece::Range(_) => None,
+            });
+            self.read_tail(stage, tails.max().unwrap_or(1)).await?;
+        }
+        let size = self.version.get().map_or(0, |version| version.stat.size);
+        let ranges: Vec<Range<u64>> = pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Tail(length) => size.saturating_sub(*length)..size,
+                Piece::Range(range) => range.clone(),
+            })
+            .collect();
+        let parts = self.read_ranges(stage, &ranges).await?;
+        let fed = parts.into_iter().zip(ranges);
+        Ok(fed.map(|(bytes, range)| Fed { start: range.start, file_size: size, bytes }).collect())
+    }
+
+    async fn step<M: Machine>(&self, mut machine: M) -> Result<(M, Step<M::Output>), Error> {
+        let about = |error| Error::file(&self.place.url, error);
+        if machine.work_bytes() <= INLINE_WORK_BYTES {
+            // A panic in here is caught at the border of the request or of the shared task.
+            let step = machine.step().map_err(about)?;
+            return Ok((machine, step));
+        }
+        let (name, began) = (machine.stage(), Instant::now());
+        let done = tokio::task::spawn_blocking(move || (machine.step(), machine)).await;
+        let (step, machine) = done.map_err(|failed| match failed.try_into_panic() {
+            // Goes on to the border, where it is counted like any other.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Error::Draining,
+        })?;
+        if self.cost.is_traced() {
+            self.spent(name, began, 0, 0, 0);
+        }
+        Ok((machine, step.map_err(about)?))
+    }
+}

@@ -1,0 +1,340 @@
+//! Layer 3: between the wire's messages and the worker's own words.
+//!
+//! Knows both vocabularies and nothing else. It must not know deadlines, permits or where an answer came from. Messages
+//! come from anybody: what has no meaning here is refused with its place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alcedo_lookup::answer::{Body, Form, KeyStatus, Pages};
+use alcedo_lookup::key::Key;
+use alcedo_lookup::rows::decode_rows;
+use alcedo_lookup::search::Query;
+use alcedo_lookup::value::Value;
+use alcedo_proto::v1::{self, AnswerForm, key, value};
+use tokio::time::Instant;
+
+use super::handles::Handles;
+use crate::cost::{Cost, Origin};
+use crate::error::Error;
+use crate::indexes::OpenFile;
+use crate::lookups::{Answer, Lookup};
+use crate::merge::FileRows;
+use crate::reader::FileVersion;
+
+/// The question that a message asks, and the form that its answer has on the wire.
+pub(super) fn lookup(request: v1::LookupRequest, default: AnswerForm) -> Result<(Lookup, AnswerForm), Error> {
+    // What this version does not know is treated as if it were not said.
+    let asked = AnswerForm::try_from(request.form).unwrap_or_default();
+    let wire_form = if asked == AnswerForm::Unspecified { default } else { asked };
+    let form = match wire_form {
+        AnswerForm::Unspecified | AnswerForm::CompactRows | AnswerForm::TypedValues => Form::CompactRows,
+        AnswerForm::ArrowIpc => Form::ArrowIpc,
+        AnswerForm::Pages => Form::Pages,
+    };
+    let keys =
+        request.keys.into_iter().enumerate().map(|(index, key)| self::key(index, key)).collect::<Result<_, _>>()?;
+    let query = Query {
+        key_column: (!request.key_column.is_empty()).then_some(request.key_column),
+        keys,
+        columns: (!request.columns.is_empty()).then_some(request.columns),
+        form,
+        row_limit: (request.row_limit > 0).then_some(request.row_limit),
+    };
+    Ok((Lookup { path: request.path, query: Arc::new(query) }, wire_form))
+}
+
+fn key(index: usize, key: v1::Key) -> Result<Key, Error> {
+    match key.kind {
+        Some(key::Kind::Text(text)) => Ok(Key::Text(text)),
+        Some(key::Kind::Int(value)) => Ok(Key::Int(value)),
+        Some(key::Kind::Uint(value)) => Ok(Key::UInt(value)),
+        Some(key::Kind::Float(value)) => Ok(Key::Float(value)),
+        Some(key::Kind::Bool(value)) => Ok(Key::Bool(value)),
+        Some(key::Kind::Bytes(value)) => Ok(Key::Bytes(value.into())),
+        Some(key::Kind::Null(true)) => Ok(Key::Null),
+        Some(key::Kind::Null(false)) => Err(Error::BadKey { index, why: "null must be true" }),
+        None => {
+            Err(Error::BadKey { index, why: "it has no value: set one of text, int, uint, float, bool, bytes or null" })
+        }
+    }
+}
+
+/// The time that a message asks for; 0 means the default.
+pub(super) fn timeout(timeout_us: u64) -> Option<Duration> {
+    (timeout_us > 0).then(|| Duration::from_micros(timeout_us))
+}
+
+/// The answer's message; new handles wait in `handles` to be announced.
+pub(super) fn answer(
+    answer: Answer,
+    cost: &Cost,
+    form: AnswerForm,
+    ring_epoch: u64,
+    handles: &mut Handles,
+) -> Result<v1::Answer, Error> {
+    let files = answer.files.into_iter().map(|file| file_rows(file, form, handles)).collect::<Result<_, _>>()?;
+    let status = |status: &KeyStatus| match status {
+        KeyStatus::NotFound => v1::KeyStatus::NotFound.into(),
+        KeyStatus::Found => v1::KeyStatus::Found.into(),
+        KeyStatus::Truncated => v1::KeyStatus::Truncated.into(),
+    };
+    let source = match cost.slowest() {
+        Origin::Memory => v1::Source::Memory,
+        Origin::PageStore => v1::Source::PageStore,
+        Origin::ObjectStore => v1::Source::Origin,
+    };
+    Ok(v1::Answer {
+        files,
+        statuses: answer.statuses.iter().map(status).collect(),
+        ring_epoch,
+        source: source.into(),
+        files_total: answer.files_total.try_into().unwrap_or(u32::MAX),
+        files_asked: answer.files_asked.try_into().unwrap_or(u32::MAX),
+        origin_gets: cost.origin_gets(),
+        origin_bytes: cost.origin_bytes(),
+        trace: cost.is_traced().then(|| trace(cost, answer.notes)),
+    })
+}
+
+fn file_rows(file: FileRows, form: AnswerForm, handles: &mut Handles) -> Result<v1::FileRows, Error> {
+    let FileRows { version, answer } = file;
+    let mut rows = v1::FileRows {
+        file: handles.file(&version),
+        schema: handles.schema(&answer.schema),
+        row_number: answer.row_number,
+        ..v1::FileRows::default()
+    };
+    if answer.key_index.iter().any(|key| *key != 0) {
+        rows.key_index = answer.key_index;
+    }
+    match answer.body {
+        Body::Compact(bytes) if form == AnswerForm::TypedValues => {
+            let bug = |_| Error::Bug { subject: version.stat.url.to_string(), what: "an answer's rows are damaged" };
+            let decoded = decode_rows(&answer.schema, &bytes).map_err(bug)?;
+            let row = |row: Vec<Value>| v1::TypedRow { values: row.into_iter().map(value).collect() };
+            rows.typed = decoded.into_iter().map(row).collect();
+        }
+        Body::Compact(bytes) => rows.compact = bytes,
+        Body::ArrowIpc(bytes) => rows.arrow_ipc = bytes,
+        Body::Pages(body) => rows.pages = Some(pages(body)),
+    }
+    Ok(rows)
+}
+
+fn pages(pages: Pages) -> v1::Pages {
+    let page = |page: alcedo_lookup::answer::DataPage| v1::DataPage {
+        first_row: page.first_row,
+        rows: page.rows,
+        page: page.page,
+    };
+    let chunk = |chunk: alcedo_lookup::answer::PagesChunk| v1::PagesChunk {
+        first_row: chunk.first_row,
+        rows: chunk.rows,
+        dictionary: chunk.dictionary,
+        data_pages: chunk.data_pages.into_iter().map(page).collect(),
+        pages_split_rows: !chunk.aligned,
+    };
+    let column = |column: alcedo_lookup::answer::PagesColumn| v1::PagesColumn {
+        leaf: column.leaf,
+        codec: column.codec,
+        chunks: column.chunks.into_iter().map(chunk).collect(),
+    };
+    v1::Pages {
+        parquet_schema: pages.parquet_schema.to_vec(),
+        columns: pages.columns.into_iter().map(column).collect(),
+    }
+}
+
+fn value(value: Value) -> v1::Value {
+    let list = |values: Vec<Value>| v1::ValueList { values: values.into_iter().map(self::value).collect() };
+    let kind = match value {
+        Value::Null => value::Kind::Null(true),
+        Value::Bool(value) => value::Kind::Bool(value),
+        Value::Int(value) => value::Kind::Int(value),
+        Value::UInt(value) => value::Kind::Uint(value),
+        Value::Float32(value) => value::Kind::Float(value.into()),
+        Value::Float64(value) => value::Kind::Float(value),
+        Value::Decimal(digits) => value::Kind::String(digits.into()),
+        Value::String(text) => value::Kind::String(text),
+        Value::Binary(bytes) => value::Kind::Bytes(bytes.into()),
+        Value::Uuid(bytes) => value::Kind::String(uuid_text(&bytes)),
+        Value::List(values) => value::Kind::List(list(values)),
+        Value::Struct(values) => value::Kind::Struct(list(values)),
+        Value::Map(entries) => {
+            let (keys, values): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+            value::Kind::Map(v1::ValueMap { keys: list(keys).values, values: list(values).values })
+        }
+    };
+    v1::Value { kind: Some(kind) }
+}
+
+/// 8-4-4-4-12 hexadecimal digits (RFC 9562, section 4).
+fn uuid_text(bytes: &[u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        for digit in [byte >> 4, byte & 0xf] {
+            text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+        }
+    }
+    text
+}
+
+fn trace(cost: &Cost, notes: Vec<String>) -> v1::Trace {
+    // Shared work may have begun before this request joined it.
+    let since = |at: Instant| micros(at.saturating_duration_since(cost.began()));
+    let stage = |stage: crate::cost::Stage| v1::Stage {
+        name: stage.name.to_owned(),
+        file: stage.file.map(|file| file.to_string()).unwrap_or_default(),
+        start_us: since(stage.began),
+        duration_us: micros(stage.ended.saturating_duration_since(stage.began.max(cost.began()))),
+        bytes: stage.bytes,
+        origin_gets: stage.origin_gets,
+        origin_bytes: stage.origin_bytes,
+    };
+    v1::Trace { stages: cost.stages().into_iter().map(stage).collect(), total_us: since(Instant::now()), notes }
+}
+
+/// Whole microseconds, as the wire counts time.
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A file's entry in a stat, a listing or a read.
+pub(super) fn file_info(version: &FileVersion, opened: Option<&OpenFile>) -> v1::FileInfo {
+    let stat = &version.stat;
+    v1::FileInfo {
+        url: stat.url.to_string(),
+        size_bytes: stat.size,
+        version: version.key.version().to_owned(),
+        modified_us: stat.modified_us,
+        is_prefix: false,
+        parquet: opened.map(|file| v1::ParquetInfo {
+            rows: file.index.rows(),
+            row_groups: file.index.row_groups().try_into().unwrap_or(u32::MAX),
+            columns: file.index.columns().try_into().unwrap_or(u32::MAX),
+            has_page_index: file.index.has_page_index(),
+            index_bytes: file.index.weight(),
+        }),
+    }
+}
+
+/// A directory's entry in a listing.
+pub(super) fn prefix_info(url: &str) -> v1::FileInfo {
+    v1::FileInfo { url: format!("{url}/"), is_prefix: true, ..v1::FileInfo::default() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use alcedo_lookup::answer::FileAnswer;
+    use alcedo_lookup::schema::{Column, RowSchema};
+    use alcedo_origin::{ContentVersion, FileStat};
+
+    fn request(keys: Vec<Option<key::Kind>>) -> v1::LookupRequest {
+        let keys = keys.into_iter().map(|kind| v1::Key { kind }).collect();
+        v1::LookupRequest { path: "lake/a".to_owned(), keys, ..v1::LookupRequest::default() }
+    }
+
+    #[test]
+    fn empty_means_default_and_unknown_forms_too() {
+        let asked = v1::LookupRequest { form: 99, row_limit: 0, ..request(vec![Some(key::Kind::Null(true))]) };
+        let (asked, form) = lookup(asked, AnswerForm::TypedValues).unwrap();
+        assert_eq!(form, AnswerForm::TypedValues);
+        let query = asked.query;
+        assert_eq!((query.key_column.as_ref(), query.columns.as_ref(), query.row_limit), (None, None, None));
+        assert_eq!((query.keys.as_slice(), query.form), ([Key::Null].as_slice(), Form::CompactRows));
+        let asked = v1::LookupRequest { form: AnswerForm::Pages.into(), ..request(vec![]) };
+        assert_eq!(lookup(asked, AnswerForm::CompactRows).unwrap().1, AnswerForm::Pages);
+    }
+
+    #[test]
+    fn a_key_without_a_value_is_named() {
+        let refused = |kind| lookup(request(vec![Some(key::Kind::Int(1)), kind]), AnswerForm::CompactRows).unwrap_err();
+        assert_eq!(refused(Some(key::Kind::Null(false))).to_string(), "key 1: null must be true");
+        assert!(refused(None).to_string().starts_with("key 1: it has no value"));
+    }
+
+    fn rows(types: &[&str], compact: &'static [u8], key_index: Vec<u32>) -> FileRows {
+        let column = |(i, ty): (usize, &&str)| Column { name: format!("c{i}"), ty: ty.parse().unwrap() };
+        let schema = Arc::new(RowSchema { columns: types.iter().enumerate().map(column).collect() });
+        let stat = FileStat {
+            url: "s3://lake/a".into(),
+            version: ContentVersion::new("e:1"),
+            etag: None,
+            size: 9,
+            modified_us: 0,
+        };
+        let (row_number, statuses) = ((0..key_index.len() as u64).collect(), vec![KeyStatus::Found]);
+        let body = Body::Compact(compact.into());
+        let answer = FileAnswer { schema, key_index, row_number, statuses, body, notes: vec![] };
+        FileRows { version: FileVersion::new(stat), answer }
+    }
+
+    #[test]
+    fn typed_values_follow_the_contract() {
+        let types =
+            ["bool", "date32", "uint8", "string", "uuid", "decimal(9,2)", "list<int8>", "map<string,bool>", "null"];
+        let row: &[u8] = b"\x00\x01\x01\x07\0\0\0\xff\x02hi\x6f\x1c\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\
+            \x1e\xfb\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02\x02\x05\x01\0\x01k\0\x01";
+        let mut bytes = vec![row.len() as u8];
+        bytes.extend_from_slice(row);
+        let bytes: &'static [u8] = Box::leak(bytes.into_boxed_slice());
+        let mut handles = Handles::default();
+        let typed = file_rows(rows(&types, bytes, vec![0]), AnswerForm::TypedValues, &mut handles).unwrap();
+        let kinds: Vec<value::Kind> = typed.typed[0].values.iter().map(|value| value.kind.clone().unwrap()).collect();
+        assert_eq!(kinds[..3], [value::Kind::Bool(true), value::Kind::Int(7), value::Kind::Uint(255)]);
+        assert_eq!(kinds[3], value::Kind::String("hi".to_owned()));
+        assert_eq!(kinds[4], value::Kind::String("6f1c0000-0000-0000-0000-000000000001".to_owned()));
+        assert_eq!(kinds[5], value::Kind::String("-12.50".to_owned()));
+        let value::Kind::List(list) = &kinds[6] else { panic!() };
+        assert_eq!(list.values[1].kind, Some(value::Kind::Null(true)));
+        let value::Kind::Map(map) = &kinds[7] else { panic!() };
+        assert_eq!((map.keys.len(), map.values[0].kind.clone()), (1, Some(value::Kind::Bool(true))));
+        assert_eq!(kinds[8], value::Kind::Null(true));
+        assert!(typed.compact.is_empty() && typed.key_index.is_empty());
+    }
+
+    #[test]
+    fn key_indexes_are_sent_only_where_they_say_something() {
+        let mut handles = Handles::default();
+        let sent = |key_index, handles: &mut Handles| {
+            file_rows(rows(&["bool"], b"\x02\0\x01\x02\0\x01", key_index), AnswerForm::CompactRows, handles).unwrap()
+        };
+        assert!(sent(vec![0, 0], &mut handles).key_index.is_empty());
+        assert_eq!(sent(vec![0, 1], &mut handles).key_index, [0, 1]);
+    }
+
+    #[test]
+    fn a_traced_cost_becomes_stages() {
+        let cost = Cost::new(true);
+        let began = cost.began();
+        let stage = |name, origin_gets| crate::cost::Stage {
+            name,
+            file: Some("s3://lake/a".into()),
+            began,
+            ended: began + Duration::from_micros(30),
+            bytes: 10,
+            origin_gets,
+            origin_bytes: 10 * u64::from(origin_gets),
+        };
+        cost.add(stage("open", 1));
+        cost.add(stage("plan", 0));
+        let empty = Answer {
+            files: vec![],
+            statuses: vec![KeyStatus::Truncated],
+            files_total: 3,
+            files_asked: 2,
+            notes: vec![],
+        };
+        let message = answer(empty, &cost, AnswerForm::CompactRows, 7, &mut Handles::default()).unwrap();
+        assert_eq!((message.origin_gets, message.origin_bytes, message.source()), (1, 10, v1::Source::Origin));
+        assert_eq!((message.files_total, message.files_asked, message.ring_epoch), (3, 2, 7));
+        let trace = message.trace.unwrap();
+        assert_eq!(trace.stages.iter().map(|stage| stage.duration_us).collect::<Vec<_>>(), [30, 30]);
+    }
+}

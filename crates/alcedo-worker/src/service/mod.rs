@@ -1,0 +1,196 @@
+//! Layer 3: the gRPC services, the only place with proto types.
+//!
+//! Knows messages, statuses and the order of events on a call. It must not know how a lookup works: each call is
+//! checked, given a deadline and a permit, handed to its use case, and its outcome is written down.
+
+mod cluster;
+mod convert;
+mod failure;
+mod files;
+mod handles;
+mod lookup;
+mod stream;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alcedo_cluster::Ring;
+use alcedo_proto::v1::cluster_service_server::ClusterServiceServer;
+use alcedo_proto::v1::file_service_server::FileServiceServer;
+use alcedo_proto::v1::lookup_service_server::LookupServiceServer;
+use alcedo_proto::v1::{self, AnswerForm};
+use futures::FutureExt as _;
+use tokio::sync::watch;
+use tonic::Request;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+
+use crate::admission::{Admission, Deadline};
+use crate::cost::Cost;
+use crate::error::Error;
+use crate::files::Files;
+use crate::lookups::{Answer, Lookups};
+use crate::metrics::Metrics;
+
+/// Largest request: 1,024 keys of about 1 KiB.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// The header in which a call says how long it may take (gRPC over HTTP/2, "Timeout").
+const TIMEOUT_HEADER: &str = "grpc-timeout";
+/// Most digits of that header's number.
+const MAX_TIMEOUT_DIGITS: usize = 8;
+
+/// What every service of one worker needs. All runtimes share it.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) worker_id: String,
+    pub(crate) ring: Ring,
+    pub(crate) lookups: Arc<Lookups>,
+    pub(crate) files: Files,
+    pub(crate) admission: Admission,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Unanswered requests of one lookup stream.
+    pub(crate) unanswered: usize,
+    /// Set once the worker drains, to the time that is left for it.
+    pub(crate) draining: watch::Receiver<Option<Duration>>,
+    pub(crate) started: Instant,
+}
+
+/// An answer that is not yet a message.
+struct Answered {
+    answer: Answer,
+    cost: Arc<Cost>,
+    form: AnswerForm,
+}
+
+/// Counts one lookup, however it ends: a call that is dropped in the middle counts as failed.
+struct Counted<'m> {
+    metrics: &'m Metrics,
+    failed: bool,
+}
+
+impl<'m> Counted<'m> {
+    fn new(metrics: &'m Metrics) -> Self {
+        metrics.lookups_in_flight.up();
+        Self { metrics, failed: true }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.lookups_in_flight.down();
+        self.metrics.lookups_total.up();
+        if self.failed {
+            self.metrics.lookups_failed.up();
+        }
+    }
+}
+
+impl Door {
+    /// One lookup from message to answer, by its deadline, within its permits. A panic in it is this request's error
+    /// only.
+    async fn lookup(
+        &self,
+        request: v1::LookupRequest,
+        default: AnswerForm,
+        deadline: Deadline,
+    ) -> Result<Answered, Error> {
+        let mut counted = Counted::new(&self.metrics);
+        let cost = Arc::new(Cost::new(request.trace));
+        let (lookup, form) = convert::lookup(request, default)?;
+        let permit = self.admission.admit(lookup.query.keys.len(), deadline).await?;
+        let work = AssertUnwindSafe(self.lookups.answer(&lookup, &cost)).catch_unwind();
+        let answer = match tokio::time::timeout_at(deadline.at, work).await {
+            Ok(Ok(answer)) => answer?,
+            Ok(Err(_)) => {
+                self.metrics.panics_total.up();
+                return Err(Error::Bug { subject: lookup.path, what: "the lookup panicked" });
+            }
+            Err(_) => return Err(deadline.error(&lookup.path)),
+        };
+        drop(permit);
+        counted.failed = false;
+        Ok(Answered { answer, cost, form })
+    }
+
+    /// Other work than lookups, by its deadline and within one permit.
+    async fn work<T>(
+        &self,
+        subject: &str,
+        deadline: Deadline,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let _permit = self.admission.admit(1, deadline).await?;
+        match tokio::time::timeout_at(deadline.at, AssertUnwindSafe(work).catch_unwind()).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => {
+                self.metrics.panics_total.up();
+                Err(Error::Bug { subject: subject.to_owned(), what: "the call panicked" })
+            }
+            Err(_) => Err(deadline.error(subject)),
+        }
+    }
+}
+
+/// All services behind one door.
+pub(crate) fn routes(door: &Arc<Door>, health: &HealthReporter) -> Result<Routes, tonic_reflection::server::Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(alcedo_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let health = tonic_health::server::HealthService::from_health_reporter(health.clone());
+    let lookup = LookupServiceServer::new(lookup::LookupDoor(Arc::clone(door)));
+    let files = FileServiceServer::new(files::FileDoor(Arc::clone(door)));
+    let cluster = ClusterServiceServer::new(cluster::ClusterDoor(Arc::clone(door)));
+    Ok(Routes::new(lookup.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(files.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(cluster.max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+        .add_service(reflection().build_v1()?)
+        // Python's reflection client, among others, knows only the service's first name.
+        .add_service(reflection().build_v1alpha()?))
+}
+
+/// The services whose health is told beside the worker's own, the empty name.
+pub(crate) const HEALTH_NAMES: [&str; 4] =
+    ["", "alcedo.v1.LookupService", "alcedo.v1.FileService", "alcedo.v1.ClusterService"];
+
+/// The time that a call's header gives it.
+fn call_timeout<T>(request: &Request<T>) -> Option<Duration> {
+    parse_timeout(request.metadata().get(TIMEOUT_HEADER)?.to_str().ok()?)
+}
+
+/// `8 digits at most` and a unit; what is malformed counts as not said.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > MAX_TIMEOUT_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_of_calls_are_read_and_nonsense_is_ignored() {
+        assert_eq!(parse_timeout("20m"), Some(Duration::from_millis(20)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(parse_timeout("7n"), Some(Duration::from_nanos(7)));
+        for nonsense in ["", "m", "5", "123456789S", "-1S", "1x", "1ä"] {
+            assert_eq!(parse_timeout(nonsense), None, "{nonsense}");
+        }
+    }
+}

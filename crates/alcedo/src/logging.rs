@@ -1,0 +1,71 @@
+//! Logs on stderr.
+//!
+//! The worker logs at `info`, as text on a terminal or JSON for a collector; the other commands log nothing unless they are
+//! asked to. It knows filters and formats, not what is logged.
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+
+/// The variable with a filter such as `alcedo_worker=debug,info`; it wins over `-v`.
+pub(crate) const FILTER_VARIABLE: &str = "ALCEDO_LOG";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+/// Starts logging for this process.
+///
+/// # Errors
+/// The filter in the environment is wrong.
+pub(crate) fn start(cli: &Cli, color: bool) -> Result<(), Failure> {
+    let (base, format) = match &cli.command {
+        #[cfg(feature = "worker")]
+        Command::Worker(command) => (1, command.log_format()),
+        _ => (0, LogFormat::Text),
+    };
+    let from_environment = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
+    let filter = match &from_environment {
+        Some(filter) => filter.as_str(),
+        None => level(base + cli.globals.verbose),
+    };
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| Failure::usage(format!("{FILTER_VARIABLE}={filter} is no log filter: {error}")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Logging that was started already, as tests do, stays.
+    let _ = match format {
+        LogFormat::Text => builder.with_ansi(color).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}
+
+/// The filter for a verbosity: our crates one level ahead of the libraries below.
+fn level(verbosity: u8) -> &'static str {
+    match verbosity {
+        0 => "off",
+        1 => "warn,alcedo=info,alcedo_worker=info,alcedo_origin=info,alcedo_client=info,alcedo_cache=info",
+        2 => "info,alcedo=debug,alcedo_worker=debug,alcedo_origin=debug,alcedo_client=debug,alcedo_cache=debug",
+        _ => "debug,alcedo=trace,alcedo_worker=trace,alcedo_origin=trace,alcedo_client=trace,alcedo_cache=trace",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verbosity_is_a_filter() {
+        for verbosity in 0..=4 {
+            EnvFilter::try_new(level(verbosity)).unwrap();
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The built command without a worker: usage errors, exit codes, exact messages, pipes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The command in an environment of its own: no settings of the machine or its user.
+fn alcedo(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alcedo"));
+    command.env_clear().env("HOME", home).current_dir(home).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    let home = tempfile::tempdir().unwrap();
+    alcedo(home.path()).args(args).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// An address that nobody listens on: it was free a moment ago.
+fn dead_endpoint() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn what_cannot_be_understood_is_a_usage_error() {
+    let cases: [(&[&str], &str); 12] = [
+        (&["gt"], "error: unrecognized subcommand 'gt'"),
+        (&["get"], "the following required arguments were not provided:\n  <PATH>"),
+        (&["get", "lake/", "1", "--selec", "a"], "unexpected argument '--selec' found"),
+        (&["get", "lake/", "1", "-o", "yaml"], "invalid value 'yaml' for '--output <FORMAT>'"),
+        (&["get", "lake/", "1", "--timeout", "5"], "`5` is not a duration such as 5s or 250ms"),
+        (&["get", "lake/", "1", "--first", "--limit", "2"], "cannot be used with '--limit <N>'"),
+        (&["get", "lake/", "1", "--limit", "0"], "invalid value '0' for '--limit <N>'"),
+        (&["get", "lake/"], "error: no key was given\nhint: write keys after the path"),
+        (&["get", "lake/", "1", "-s", "a,*"], "error: --select * means all columns"),
+        (
+            &["stat", "lake/a", "-o", "csv"],
+            "error: this command does not print csv\nhint: it prints: table, json, name\n",
+        ),
+        (&["get", "lake/", "1", "-o", "arrow", "--missing", "null"], "error: --missing null has no rows in an Arrow"),
+        (&["config", "frobnicate"], "unrecognized subcommand 'frobnicate'"),
+    ];
+    for (args, wanted) in cases {
+        let output = run(args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(wanted), "{args:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{args:?}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let version = run(&["-V"]);
+    assert_eq!((code(&version), stdout(&version)), (0, format!("alcedo {}\n", env!("CARGO_PKG_VERSION"))));
+    let help = run(&["get", "--help"]);
+    assert_eq!(code(&help), 0);
+    assert!(stdout(&help).contains("--keys-from <FILE>"), "{}", stdout(&help));
+}
+
+#[test]
+fn without_a_worker_every_command_says_so() {
+    let endpoint = dead_endpoint();
+    let commands: [&[&str]; 5] = [
+        &["get", "lake/users/", "1"],
+        &["explain", "lake/users/", "1"],
+        &["explain", "lake/users/", "-1", "--analyze"],
+        &["stat", "lake/a.parquet"],
+        &["ls"],
+    ];
+    for args in commands {
+        let output = run(&[args, &["--endpoints", &endpoint]].concat());
+        let wanted = format!(
+            "error: no worker reachable: {endpoint}: connection refused (tried 1)\n\
+             hint: start one with `alcedo worker run -c worker.toml`, or name another with --endpoints HOST:PORT\n"
+        );
+        assert_eq!((code(&output), stderr(&output)), (4, wanted), "{args:?}");
+        assert_eq!(stdout(&output), "");
+    }
+}
+
+#[test]
+fn colour_is_used_when_it_is_asked_for() {
+    let endpoint = dead_endpoint();
+    let output = run(&["ls", "-e", &endpoint, "--color", "always"]);
+    assert!(stderr(&output).starts_with("\u{1b}[1;31merror:\u{1b}[0m no worker"), "{}", stderr(&output));
+}
+
+#[test]
+fn endpoints_come_from_flag_then_variable_then_files() {
+    let home = tempfile::tempdir().unwrap();
+    let [flag, variable, local, user] = std::array::from_fn(|_| dead_endpoint());
+    let ls = |args: &[&str], variables: &[(&str, &str)]| {
+        let output = alcedo(home.path()).arg("ls").args(args).envs(variables.iter().copied()).output().unwrap();
+        assert_eq!(code(&output), 4, "{}", stderr(&output));
+        stderr(&output)
+    };
+    let user_dir = home.path().join(".config/alcedo");
+    std::fs::create_dir_all(&user_dir).unwrap();
+    std::fs::write(user_dir.join("config.toml"), format!("[client]\nendpoints = [\"{user}\"]\n")).unwrap();
+    assert!(ls(&[], &[]).contains(&user));
+    std::fs::write(home.path().join("alcedo.toml"), format!("[client]\nendpoints = [\"{local}\"]\n")).unwrap();
+    assert!(ls(&[], &[]).contains(&local));
+    let by_variable = [("ALCEDO_ENDPOINTS", variable.as_str())];
+    assert!(ls(&[], &by_variable).contains(&variable));
+    assert!(ls(&["-e", &flag], &by_variable).contains(&flag));
+}
+
+#[test]
+fn a_wrong_settings_file_is_named_with_its_line() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("alcedo.toml"), "[client]\n\nendpoint = [\"a:1\"]\n").unwrap();
+    let output = alcedo(home.path()).arg("ls").output().unwrap();
+    assert_eq!(
+        (code(&output), stderr(&output).as_str()),
+        (1, "error: alcedo.toml:3: unknown key `endpoint`: did you mean `endpoints`?\n")
+    );
+}
+
+#[test]
+fn a_bad_endpoint_is_refused_before_anything_is_asked() {
+    let output = run(&["ls", "-e", "localhost"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).starts_with("error: the endpoint `localhost` is not usable: "), "{}", stderr(&output));
+}
+
+#[test]
+fn keys_that_cannot_be_read_are_named_with_their_line() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("keys"), b"1\n\xff\n").unwrap();
+    let mut get = alcedo(home.path());
+    let output = get.args(["get", "lake/", "--keys-from", "keys", "-e", &dead_endpoint()]).output().unwrap();
+    assert_eq!((code(&output), stderr(&output).as_str()), (1, "error: keys:2: is not UTF-8\n"));
+    let output = alcedo(home.path()).args(["get", "lake/", "--keys-from", "nokeys"]).output().unwrap();
+    assert_eq!((code(&output), stderr(&output).as_str()), (1, "error: cannot open nokeys: entity not found\n"));
+    let output = alcedo(home.path()).args(["get", "lake/", "--keys-from", "-"]).output().unwrap();
+    assert_eq!((code(&output), stderr(&output).as_str()), (2, "error: there is no key in the file of --keys-from\n"));
+}
+
+/// A command that waits for keys on stdin ends at once on Ctrl-C.
+#[test]
+fn ctrl_c_ends_a_command_that_waits() {
+    let home = tempfile::tempdir().unwrap();
+    let mut child = alcedo(home.path())
+        .args(["get", "lake/", "--keys-from", "-", "-vv"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = child.stdin.take();
+    // The handler is in place some moments after the start; before that the signal's own action ends the process.
+    let interrupt = || Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    interrupt();
+    let status = child.wait().unwrap();
+    drop(stdin);
+    use std::os::unix::process::ExitStatusExt;
+    assert!(status.code() == Some(130) || status.signal() == Some(2), "{status:?}");
+}
+
+#[test]
+fn a_reader_that_went_away_ends_it_quietly() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("worker.toml");
+    std::fs::write(&config, "worker_id = \"w-1\"\n").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut show = alcedo(home.path());
+    let output = show.args(["config", "show", "worker.toml"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+}
+
+#[cfg(feature = "worker")]
+mod worker {
+    use super::*;
+
+    fn with_config(text: &str, args: &[&str], variables: &[(&str, &str)]) -> Output {
+        let home = tempfile::tempdir().unwrap();
+        let mut file = std::fs::File::create(home.path().join("worker.toml")).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        alcedo(home.path()).args(args).envs(variables.iter().copied()).output().unwrap()
+    }
+
+    const CHECK: [&str; 3] = ["config", "check", "worker.toml"];
+
+    #[test]
+    fn a_check_that_fails_names_line_and_suggestion() {
+        let output = with_config("worker_id = \"w-1\"\n\nlisten_on = \"127.0.0.1:1\"\n", &CHECK, &[]);
+        let wanted = "error: worker.toml:3: unknown key `listen_on`: did you mean `listen`?\n";
+        assert_eq!((code(&output), stderr(&output).as_str(), stdout(&output).as_str()), (7, wanted, ""));
+        let output = with_config("", &CHECK, &[("ALCEDO_CACHE__PAGE", "1GiB")]);
+        let wanted = "error: ALCEDO_CACHE__PAGE: unknown key `cache.page`: did you mean `cache.pages`?\n";
+        assert_eq!((code(&output), stderr(&output).as_str()), (7, wanted));
+    }
+
+    #[test]
+    fn a_check_that_passes_says_what_would_start() {
+        let text = "worker_id = \"w-1\"\n[[mount]]\nname = \"lake\"\nurl = \"s3://bucket/x\"\n";
+        let wanted = "worker.toml is fine: worker w-1, listens on 127.0.0.1:7610, 1 mount\n";
+        let output = with_config(text, &CHECK, &[]);
+        assert_eq!((code(&output), stdout(&output).as_str(), stderr(&output).as_str()), (0, wanted, ""));
+        // The file may be named by the global flag too.
+        let output = with_config(text, &["-c", "worker.toml", "config", "check"], &[]);
+        assert_eq!((code(&output), stdout(&output).as_str()), (0, wanted));
+    }
+
+    #[test]
+    fn settings_are_shown_with_their_origins_and_without_secrets() {
+        let text = "worker_id = \"w-1\"\n[[mount]]\nname = \"lake\"\nurl = \"s3://AKIA:CANARY@bucket/x\"\n";
+        let args = ["config", "show", "worker.toml", "--origin"];
+        let output = with_config(text, &args, &[("ALCEDO_CACHE__PAGES", "1GiB"), ("ALCEDO_LOG", "info")]);
+        let shown = stdout(&output);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let origin = |key: &str| {
+            let line =
+                shown.lines().find(|line| line.split(' ').next() == Some(key)).unwrap_or_else(|| panic!("{shown}"));
+            line.rsplit("# ").next().unwrap().to_owned()
+        };
+        assert_eq!(origin("worker_id"), "worker.toml:1");
+        assert_eq!(origin("cache.pages"), "ALCEDO_CACHE__PAGES");
+        assert_eq!(origin("runtimes"), "default");
+        assert!(!shown.contains("CANARY"), "{shown}");
+    }
+
+    #[test]
+    fn a_worker_with_wrong_settings_does_not_start() {
+        let output = with_config("lissen = 1\n", &["worker", "run", "-c", "worker.toml"], &[]);
+        let wanted = "error: worker.toml:1: unknown key `lissen`: did you mean `listen`?\n";
+        assert_eq!((code(&output), stderr(&output).as_str()), (1, wanted));
+        let output = run(&["worker", "run", "-c", "absent.toml"]);
+        let wanted = "error: cannot read absent.toml: entity not found\n\
+                      hint: name the settings file: --config FILE; deploy/worker.example.toml is one\n";
+        assert_eq!((code(&output), stderr(&output).as_str()), (1, wanted));
+    }
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let output =
+            with_config("worker_id = \"w-1\"\n", &["worker", "run", "-c", "worker.toml", "--listen", &address], &[]);
+        assert_eq!(code(&output), 1, "{}", stderr(&output));
+        assert!(stderr(&output).starts_with("error: ") && stderr(&output).contains(&address), "{}", stderr(&output));
+    }
+}

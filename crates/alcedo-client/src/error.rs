@@ -165,7 +165,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; {hint}"))
+        // A worker's message may end in its hint already.
+        let unsaid = self.hint.as_ref().filter(|hint| !self.message.contains(hint.as_str()));
+        unsaid.map_or(Ok(()), |hint| write!(f, "; {hint}"))
     }
 }
 

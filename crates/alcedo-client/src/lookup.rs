@@ -20,9 +20,9 @@ use crate::decode;
 use crate::error::{Error, Kind, Reason};
 use crate::request::{Form, Request};
 
-/// Messages of one lookup that are under way at once: enough to keep a worker busy, few enough to leave room for
-/// others.
-const MESSAGES_AT_ONCE: usize = 4;
+/// Messages of one lookup that are under way at once. All go to one worker, and a full message may take all of its
+/// permits: the worker would turn a second one away.
+const MESSAGES_AT_ONCE: usize = 1;
 
 /// A lookup that is being put together; awaiting it sends it.
 ///

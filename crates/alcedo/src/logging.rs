@@ -1,7 +1,7 @@
 //! Logs on stderr.
 //!
-//! The worker logs at `info`, as text on a terminal or JSON for a collector; the other commands log nothing unless they are
-//! asked to. It knows filters and formats, not what is logged.
+//! The worker logs at `info`, as text on a terminal or JSON for a collector; the other commands log nothing unless they
+//! are asked to. It knows filters and formats, not what is logged.
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;

@@ -1,8 +1,8 @@
 //! The `alcedo` command: point lookups on Parquet data lakes from a terminal, and the entry point of the worker daemon.
 //!
-//! The top of the house, and thin: it parses, prints and wires, and has no rules of its own. From the bottom up: `failure` (exit
-//! codes), `terminal` (the standard streams), `output` (formats), `settings` (files of the client), `cli` (flags),
-//! `commands`.
+//! The top of the house, and thin: it parses, prints and wires, and has no rules of its own. From the bottom up:
+//! `failure` (exit codes), `terminal` (the standard streams), `output` (formats), `settings` (files of the client),
+//! `cli` (flags), `commands`.
 
 mod cli;
 mod commands;
@@ -58,7 +58,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         command => {
             tokio::select! {
                 result = Box::pin(ask(command, context)) => result,
-                Ok(()) = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
+                Ok(()) = tokio::signal::ctrl_c() => Ok(()),
             }
         }
     }

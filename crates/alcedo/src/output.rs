@@ -1,7 +1,7 @@
 //! How answers look: rows as table, JSON, CSV, raw bytes or Arrow; everything else as aligned columns or JSON.
 //!
-//! The output layer turns values into bytes and writes nothing. It knows rows, columns and types; it must not know the client,
-//! endpoints or commands, so that every format is tested without a worker.
+//! The output layer turns values into bytes and writes nothing. It knows rows, columns and types; it must not know the
+//! client, endpoints or commands, so that every format is tested without a worker.
 
 pub(crate) mod aligned;
 pub(crate) mod arrow;
@@ -71,8 +71,8 @@ pub(crate) fn json_document(document: &serde_json::Value) -> Vec<u8> {
     bytes
 }
 
-/// Text that cannot steer a terminal: control characters stand as escapes. Names and values come from files that anybody may
-/// have written.
+/// Text that cannot steer a terminal: control characters stand as escapes. Names and values come from files that
+/// anybody may have written.
 pub(crate) fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     if !text.chars().any(char::is_control) {
         return text.into();

@@ -1,8 +1,9 @@
 //! Where the workers are and how long to wait: the client's settings from flags, environment and files.
 //!
-//! Precedence, key by key: flag, `ALCEDO_*`, the file of `--config`, `./alcedo.toml`, `$XDG_CONFIG_HOME/alcedo/config.toml`,
-//! `/etc/alcedo/alcedo.toml`, default. clap merges flag and environment; this module reads the files. A key that it does not
-//! know is an error with its line: a typing error must not silently mean the default.
+//! Precedence, key by key: flag, `ALCEDO_*`, the file of `--config`, `./alcedo.toml`,
+//! `$XDG_CONFIG_HOME/alcedo/config.toml`, `/etc/alcedo/alcedo.toml`, default. clap merges flag and environment; this
+//! module reads the files. A key that it does not know is an error with its line: a typing error must not silently mean
+//! the default.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ impl Settings {
                 merged.or(read(path)?.ok_or_else(|| Failure::error(format!("{} does not exist", path.display())))?);
         }
         for path in found {
-            merged = merged.or(read(&path)?.unwrap_or_default());
+            merged = read(&path)?.unwrap_or_default().or(merged);
         }
         Ok(Self {
             endpoints: merged.endpoints.unwrap_or_else(|| vec![DEFAULT_ENDPOINT.to_owned()]),

@@ -1,7 +1,7 @@
 //! The three standard streams: what they are connected to, and writing to them.
 //!
-//! Blocking reads and writes happen on a thread of their own, so that Ctrl-C ends a command that waits for a pager or for
-//! somebody who types.
+//! Blocking reads and writes happen on a thread of their own, so that Ctrl-C ends a command that waits for a pager or
+//! for somebody who types.
 
 use std::io::{self, IsTerminal, Write};
 

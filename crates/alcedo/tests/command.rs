@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// The command in an environment of its own: no settings of the machine or its user.
 fn alcedo(home: &Path) -> Command {
@@ -53,7 +53,7 @@ fn what_cannot_be_understood_is_a_usage_error() {
             "error: this command does not print csv\nhint: it prints: table, json, name\n",
         ),
         (&["get", "lake/", "1", "-o", "arrow", "--missing", "null"], "error: --missing null has no rows in an Arrow"),
-        (&["config", "frobnicate"], "unrecognized subcommand 'frobnicate'"),
+        (&["get", "lake/", "1", "--maxrows", "-1"], "unexpected argument '-1' found"),
     ];
     for (args, wanted) in cases {
         let output = run(args);
@@ -151,36 +151,29 @@ fn keys_that_cannot_be_read_are_named_with_their_line() {
     assert_eq!((code(&output), stderr(&output).as_str()), (2, "error: there is no key in the file of --keys-from\n"));
 }
 
-/// A command that waits for keys on stdin ends at once on Ctrl-C.
-#[test]
-fn ctrl_c_ends_a_command_that_waits() {
-    let home = tempfile::tempdir().unwrap();
-    let mut child = alcedo(home.path())
-        .args(["get", "lake/", "--keys-from", "-", "-vv"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stdin = child.stdin.take();
-    // The handler is in place some moments after the start; before that the signal's own action ends the process.
-    let interrupt = || Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    interrupt();
-    let status = child.wait().unwrap();
-    drop(stdin);
-    use std::os::unix::process::ExitStatusExt;
-    assert!(status.code() == Some(130) || status.signal() == Some(2), "{status:?}");
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Whether a process handles SIGINT (signal 2), as the kernel says it.
+fn handles_interrupt(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & 0b10 != 0
 }
 
 #[test]
-fn a_reader_that_went_away_ends_it_quietly() {
+fn ctrl_c_ends_a_command_that_waits() {
     let home = tempfile::tempdir().unwrap();
-    let config = home.path().join("worker.toml");
-    std::fs::write(&config, "worker_id = \"w-1\"\n").unwrap();
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let mut show = alcedo(home.path());
-    let output = show.args(["config", "show", "worker.toml"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
-    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+    let mut child =
+        alcedo(home.path()).args(["get", "lake/", "--keys-from", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    let stdin = child.stdin.take();
+    while !handles_interrupt(&child) {
+        std::thread::yield_now();
+    }
+    signal(&child, "-INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(stdin);
 }
 
 #[cfg(feature = "worker")]
@@ -254,5 +247,50 @@ mod worker {
             with_config("worker_id = \"w-1\"\n", &["worker", "run", "-c", "worker.toml", "--listen", &address], &[]);
         assert_eq!(code(&output), 1, "{}", stderr(&output));
         assert!(stderr(&output).starts_with("error: ") && stderr(&output).contains(&address), "{}", stderr(&output));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_ends_it_quietly() {
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join("worker.toml");
+        std::fs::write(&config, "worker_id = \"w-1\"\n").unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut show = alcedo(home.path());
+        let output =
+            show.args(["config", "show", "worker.toml"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+    }
+
+    #[test]
+    fn a_worker_says_that_it_is_ready_answers_and_drains() {
+        let home = tempfile::tempdir().unwrap();
+        let lake = home.path().join("lake");
+        std::fs::create_dir(&lake).unwrap();
+        let settings =
+            format!("worker_id = \"w-1\"\n[[mount]]\nname = \"lake\"\nurl = \"file://{}\"\n", lake.display());
+        std::fs::write(home.path().join("worker.toml"), settings).unwrap();
+        let mut worker = alcedo(home.path())
+            .args(["worker", "run", "-c", "worker.toml", "--listen", "127.0.0.1:0", "--id", "w-7"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines();
+        let ready = lines.next().unwrap().unwrap();
+        let rest = ready.strip_prefix("alcedo worker w-7 ready on ").unwrap_or_else(|| panic!("{ready}"));
+        let address = rest.strip_suffix(", 1 mount").unwrap_or_else(|| panic!("{ready}"));
+
+        let output = alcedo(home.path()).args(["ls", "-o", "name", "-e", address]).output().unwrap();
+        assert_eq!((code(&output), stdout(&output).as_str(), stderr(&output).as_str()), (0, "lake\n", ""));
+        let output = alcedo(home.path()).args(["get", "lake/absent.parquet", "1", "-e", address]).output().unwrap();
+        assert_eq!(code(&output), 3, "{}", stderr(&output));
+        let output = alcedo(home.path()).args(["get", "sea/", "1", "-e", address]).output().unwrap();
+        assert_eq!(code(&output), 3, "{}", stderr(&output));
+        assert!(stderr(&output).starts_with("error: sea/: no such mount"), "{}", stderr(&output));
+
+        signal(&worker, "-TERM");
+        assert_eq!(worker.wait().unwrap().code(), Some(0));
+        let last = lines.last().unwrap().unwrap();
+        assert!(last.contains("draining; another signal ends it at once"), "{last}");
     }
 }

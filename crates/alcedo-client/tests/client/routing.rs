@@ -212,6 +212,21 @@ async fn another_ring_in_a_reply_makes_the_view_be_read_again_once() {
 }
 
 #[tokio::test]
+async fn workers_that_disagree_for_long_are_asked_once_a_second() {
+    let (server, _, epoch) = answering();
+    *epoch.lock().unwrap() = 99;
+    let client = server.client();
+    let started = std::time::Instant::now();
+    for _ in 0..50 {
+        client.lookup("s3://bucket/a").key(1).await.unwrap();
+    }
+    eventually("the view was not read again", || server.cluster_calls() >= 2).await;
+    // One reading before the first call, one for the first reply, one per second after that.
+    let bound = 2 + started.elapsed().as_secs();
+    assert!(server.cluster_calls() as u64 <= bound, "{} readings, at most {bound}", server.cluster_calls());
+}
+
+#[tokio::test]
 async fn an_endpoint_that_never_answers_does_not_hide_the_next_one() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (server, count, _) = answering();

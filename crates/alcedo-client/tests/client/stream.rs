@@ -6,7 +6,7 @@ use alcedo_client::{Kind, Reason};
 use alcedo_proto::v1 as pb;
 use pb::reply_frame::Body;
 
-use crate::scripted::{Server, answer, echo, file, opened, rows, values};
+use crate::scripted::{PATIENCE, Server, answer, echo, file, opened, rows, values};
 
 #[tokio::test]
 async fn replies_in_any_order_reach_their_callers() {
@@ -89,7 +89,9 @@ async fn a_silent_worker_is_given_up_at_the_deadline_and_told_so() {
     let client = server.client();
     let mut session = opened(&mut server, &client).await;
     let deadline = Duration::from_millis(50);
-    let error = client.lookup("lake/a").key(1).deadline(deadline).await.unwrap_err();
+    let lookup = client.lookup("lake/a").key(1).deadline(deadline);
+    let given_up = tokio::time::timeout(PATIENCE, lookup.into_future()).await.expect("the lookup still waits");
+    let error = given_up.unwrap_err();
     assert_eq!((error.kind(), error.reason), (Kind::Deadline, Some(Reason::Deadline)));
     assert_eq!(error.to_string(), format!("the deadline of 50ms passed while waiting for {}", server.address));
     assert!(!error.is_retryable());

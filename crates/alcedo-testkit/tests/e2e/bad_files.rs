@@ -22,8 +22,8 @@ fn broken() -> Vec<(&'static str, Bytes, Reason, &'static str)> {
             Reason::NotParquet,
             "not a Parquet file: it does not end in PAR1",
         ),
-        ("short", Bytes::from_static(b"PAR1"), Reason::NotParquet, "not a Parquet file: it has 4 bytes"),
-        ("empty", Bytes::new(), Reason::NotParquet, "not a Parquet file: it has 0 bytes"),
+        ("short", Bytes::from_static(b"PAR1"), Reason::NotParquet, "not a Parquet file: 4 bytes are too few"),
+        ("empty", Bytes::new(), Reason::NotParquet, "not a Parquet file: 0 bytes are too few"),
         (
             "cut.parquet",
             whole.slice(..whole.len() - 100),
@@ -42,7 +42,12 @@ fn broken() -> Vec<(&'static str, Bytes, Reason, &'static str)> {
             Reason::Corrupt,
             "corrupt Parquet file: the footer claims 4294967295 bytes, the file has 508",
         ),
-        ("flipped.parquet", Bytes::from(flipped), Reason::Corrupt, "corrupt Parquet file: ?"),
+        (
+            "flipped.parquet",
+            Bytes::from(flipped),
+            Reason::Corrupt,
+            "corrupt Parquet file: footer at byte 5358: an integer takes more than 64 bits",
+        ),
         (
             "encrypted.parquet",
             Bytes::from_static(b"PARE....\x04\0\0\0PARE"),

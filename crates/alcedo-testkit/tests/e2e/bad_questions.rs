@@ -73,7 +73,10 @@ async fn paths_that_name_nothing_or_lead_outside() {
     let not_found = |path, reason, message| case(path, Kind::NotFound, reason, 3, message);
     let mount_hint = "`alcedo ls` lists the mounts";
     let cases = [
-        not_found("lak/lake/", Reason::NoSuchMount, known("lak/lake/: no such mount (did you mean \"lake\"?)")),
+        Case {
+            hint: mount_hint,
+            ..not_found("lak/lake/", Reason::NoSuchMount, known("lak/lake/: no such mount (did you mean \"lake\"?)"))
+        },
         Case {
             hint: mount_hint,
             ..not_found("zzz/a.parquet", Reason::NoSuchMount, known("zzz/a.parquet: no such mount"))
@@ -82,11 +85,14 @@ async fn paths_that_name_nothing_or_lead_outside() {
             hint: mount_hint,
             ..not_found("gs://other/a.parquet", Reason::NoSuchMount, known("gs://other/a.parquet: no such mount"))
         },
-        not_found(
-            "s3://lakehouse/a.parquet",
-            Reason::NoSuchMount,
-            known("s3://lakehouse/a.parquet: no such mount (did you mean \"lake\"?)"),
-        ),
+        Case {
+            hint: mount_hint,
+            ..not_found(
+                "s3://lakehouse/a.parquet",
+                Reason::NoSuchMount,
+                known("s3://lakehouse/a.parquet: no such mount (did you mean \"lake\"?)"),
+            )
+        },
         not_found(
             "lake/lake/none.parquet",
             Reason::NoSuchFile,
@@ -168,7 +174,7 @@ async fn columns_and_keys_that_do_not_fit_the_file() {
             key: "12a",
             ..invalid(
                 Reason::BadKey,
-                "s3://lake/lake/part-00000.parquet: key `12a` does not read as int64 (column `id`): a whole number",
+                "s3://lake/lake/part-00000.parquet: key `12a` does not read as int64 (column `id`): write a whole number",
             )
         },
         Case {
@@ -177,7 +183,8 @@ async fn columns_and_keys_that_do_not_fit_the_file() {
             ..invalid(
                 Reason::BadKey,
                 "s3://lake/lake/part-00000.parquet: key `yesterday` does not read as timestamp[us,UTC] (column \
-                 `created`): ?",
+                 `created`): write \
+                 YYYY-MM-DDTHH:MM:SS[.fraction][Z or offset] or a count of the unit",
             )
         },
         Case {
@@ -185,7 +192,7 @@ async fn columns_and_keys_that_do_not_fit_the_file() {
             key: "maybe",
             ..invalid(
                 Reason::BadKey,
-                "s3://lake/lake/part-00000.parquet: key `maybe` does not read as bool (column `active`): ?",
+                "s3://lake/lake/part-00000.parquet: key `maybe` does not read as bool (column `active`): write true or false",
             )
         },
     ];

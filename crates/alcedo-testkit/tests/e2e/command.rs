@@ -135,7 +135,11 @@ fn a_mount_that_cannot_work_keeps_the_worker_from_starting() {
             "url = \"s3://lake\"\nendpoint = \"http://store.example\"",
             "mount lake: endpoint is plain http: set allow_http = true if that is meant",
         ),
-        ("url = \"ftp://lake\"", "mount lake: ?"),
+        (
+            "url = \"ftp://lake\"",
+            "mount lake: url ftp://lake: unknown scheme: use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix \
+             or file:///absolute/dir",
+        ),
         (
             "url = \"file:///does-not-exist\"",
             "mount lake: directory /does-not-exist: No such file or directory (os error 2)",

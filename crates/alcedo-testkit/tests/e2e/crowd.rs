@@ -33,11 +33,12 @@ async fn ask(client: Client, file: u32, row: usize) {
 
 #[tokio::test]
 async fn a_thousand_who_ask_one_cold_key_cost_what_one_costs() {
-    for file in [0, 1] {
+    // Without a page index each of them decodes whole chunks, so the crowd is smaller there.
+    for (file, crowd) in [(0, CROWD), (1, 50)] {
         let alone = large_cluster(file);
         ask(alone.client().clone(), file, 70_000).await;
         let cluster = slow_cluster(file);
-        join_all((0..CROWD).map(|_| ask(cluster.client().clone(), file, 70_000))).await;
+        join_all((0..crowd).map(|_| ask(cluster.client().clone(), file, 70_000))).await;
         let (one, all) = (alone.store().counters(), cluster.store().counters());
         assert_eq!((all.get, all.head, all.list, all.bytes_sent), (one.get, 0, 0, one.bytes_sent), "file {file}");
     }

@@ -46,7 +46,7 @@ fn passing() -> Vec<(Fault, &'static str)> {
         (Fault::StallHeaders, "the origin was silent for 300ms (limits.attempt_timeout)"),
         (Fault::StallBody { after_bytes: 100 }, "the origin was silent for 300ms (limits.attempt_timeout)"),
         (Fault::CutBody { after_bytes: 100 }, "the connection broke: "),
-        (Fault::WrongContentRange, "the answer is bytes "),
+        (Fault::WrongContentRange, "Generic S3 error: Requested "),
         (Fault::FullInsteadOfRange, ""),
     ];
     for framing in every_framing {
@@ -83,9 +83,21 @@ async fn a_fault_that_stays_is_told_and_gives_no_row() {
             assert!(error.is_retryable());
             // When the store is well again, so is the lookup: nothing of the fault was kept.
             cluster.store().faults().clear();
-            assert_right(&cluster).await;
+            assert_soon_right(&cluster).await;
         }
     }
+}
+
+/// The first lookup after a fault may still join a fetch that began before and is about to fail.
+async fn assert_soon_right(cluster: &TestCluster) {
+    for _ in 0..1_000 {
+        match ask(cluster).await {
+            Ok(answer) => return assert_eq!(only_row(&answer).1, values(&truth())),
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the store is well and the lookup is not");
 }
 
 #[tokio::test]
@@ -173,10 +185,13 @@ async fn a_silent_store_ends_with_the_deadline() {
     assert_deadline(said.stderr.trim_end().strip_prefix("error: ").unwrap(), path);
 }
 
-/// The time in the message is what was left when the worker was asked, a little less than what was given.
+/// The worker says it with the time that was left when it was asked, a little less than what was given. On a machine
+/// that is too busy for the worker to say it, the client does.
 fn assert_deadline(message: &str, path: &str) {
-    let time = message.strip_prefix(&format!("{path}: the deadline of ")).and_then(|rest| rest.strip_suffix(" passed"));
-    let time = time.and_then(|time| time.strip_suffix("ms")).unwrap_or_else(|| panic!("{message}"));
+    let by_worker = message.strip_prefix(&format!("{path}: ")).and_then(|rest| rest.strip_suffix(" passed"));
+    let by_client = || message.split_once(" passed while waiting for 127.0.0.1:").map(|(before, _)| before);
+    let time = by_worker.or_else(by_client).and_then(|said| said.strip_prefix("the deadline of ")?.strip_suffix("ms"));
+    let time = time.unwrap_or_else(|| panic!("{message}"));
     assert!(time.parse::<f64>().is_ok_and(|time| (1.0..=200.0).contains(&time)), "{message}");
 }
 

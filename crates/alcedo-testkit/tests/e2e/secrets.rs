@@ -76,7 +76,10 @@ async fn live_through(store: &S3Server, worker: &WorkerProcess, environment: &[(
         store.faults().clear();
     }
     assert!(store.counters().get > 6 && store.requests().iter().any(|request| request.operation == Operation::List));
+    // Its URL is in the error, and in the log because the store is asked again.
+    store.faults().add(Rule::always(status(503)));
     heard.add_debug("client", &client.lookup(format!("lake/{PLANTED}.parquet")).key(1).await);
+    store.faults().clear();
     heard.add_debug("cluster", &client.cluster().await.unwrap());
     heard.add_debug("status", &client.status().await.unwrap());
     let home = tempfile::tempdir().unwrap();
@@ -105,6 +108,11 @@ fn show_config(toml: &str, environment: &[(&str, &str)]) -> String {
     all
 }
 
+/// The worker says its id when it is ready.
+fn planted(toml: &str) -> String {
+    toml.replace("\"w-1\"", &format!("\"{PLANTED}\""))
+}
+
 fn assert_planted_is_heard(heard: &Heard) {
     let by = heard.said(PLANTED);
     assert!(by.contains(&"client") && by.contains(&"worker's log"), "the search hears too little: {by:?}");
@@ -117,7 +125,7 @@ async fn credentials_of_a_file_are_in_nothing_that_is_said() {
     let lines = format!("[default]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n");
     std::fs::write(&file, lines).unwrap();
     let mount = format!("credentials_file = \"{}\"\n", file.display());
-    let toml = worker_toml(&store.url(), &mount, "");
+    let toml = planted(&worker_toml(&store.url(), &mount, ""));
     let environment = [("ALCEDO_LOG", "trace"), ("RUST_LOG", "trace")];
     let worker = WorkerProcess::start(&toml, &environment).unwrap();
     let mut heard = live_through(&store, &worker, &environment).await;
@@ -129,7 +137,7 @@ async fn credentials_of_a_file_are_in_nothing_that_is_said() {
 #[tokio::test]
 async fn credentials_of_the_environment_are_in_nothing_that_is_said() {
     let store = store();
-    let toml = worker_toml(&store.url(), "", "").replace("anonymous = true\n", "");
+    let toml = planted(&worker_toml(&store.url(), "", "").replace("anonymous = true\n", ""));
     let environment = [
         ("ALCEDO_LOG", "trace"),
         ("RUST_LOG", "trace"),

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use alcedo_proto::v1::lookup_service_client::LookupServiceClient;
 use alcedo_proto::v1::{self, Reason, key, lookup_frame, reply_frame};
-use alcedo_testkit::cluster::TestCluster;
+use alcedo_testkit::cluster::{ClusterOptions, TestCluster};
 use alcedo_testkit::s3::{Fault, Rule};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Streaming};
 
-use crate::sample::{large, large_cluster, small, small_cluster};
+use crate::sample::{large, large_file, small, small_cluster};
 
 /// Longest wait for a reply that must come.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -109,7 +109,8 @@ pub(crate) fn int_key(value: i64) -> v1::Key {
 }
 
 pub(crate) fn request(path: &str, keys: Vec<v1::Key>) -> v1::LookupRequest {
-    v1::LookupRequest { path: path.to_owned(), key_column: "id".to_owned(), keys, ..Default::default() }
+    let timeout_us = PATIENCE.as_micros() as u64;
+    v1::LookupRequest { path: path.to_owned(), key_column: "id".to_owned(), keys, timeout_us, ..Default::default() }
 }
 
 fn ask(path: &str, id: i64) -> v1::LookupRequest {
@@ -153,11 +154,16 @@ async fn a_fast_request_overtakes_a_slow_one() {
 
 #[tokio::test]
 async fn a_cancelled_request_is_answered_or_fails_as_cancelled_and_its_id_is_free_again() {
-    let (cluster, lake) = (large_cluster(0), large(7));
+    let objects = vec![("big.parquet".to_owned(), large_file(0))];
+    // Work that several may share goes on when one of them leaves; here it must not stay silent for long.
+    let mount = "limits = { attempt_timeout = \"200ms\" }\n".to_owned();
+    let cluster = TestCluster::start(ClusterOptions { objects, mount, ..ClusterOptions::default() }).unwrap();
+    let lake = large(7);
+    let ask = |id| ask("lake/big.parquet", id);
     let mut talk = Talk::open(&cluster).await;
     cluster.store().faults().add(Rule::once(Fault::StallHeaders));
     let id = lake.row(5).unwrap().id;
-    talk.send(9, ask("lake/big.parquet", id)).await;
+    talk.send(9, ask(id)).await;
     while cluster.store().counters().get == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -167,11 +173,11 @@ async fn a_cancelled_request_is_answered_or_fails_as_cancelled_and_its_id_is_fre
     // One that is not under way is nothing to cancel, before its request and after its answer.
     talk.send_body(10, Some(lookup_frame::Body::Cancel(v1::Cancel {}))).await;
     for id in [9, 10] {
-        let frames = talk.exchange(id, ask("lake/big.parquet", lake.row(6).unwrap().id)).await;
+        let frames = talk.exchange(id, ask(lake.row(6).unwrap().id)).await;
         assert!(matches!(frames.last().unwrap().body, Some(reply_frame::Body::Answer(_))), "{frames:?}");
     }
     talk.send_body(10, Some(lookup_frame::Body::Cancel(v1::Cancel {}))).await;
-    talk.exchange(11, ask("lake/big.parquet", id)).await;
+    talk.exchange(11, ask(id)).await;
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ const GOLDEN_FILE: &str = "pa_one_row.parquet";
 
 async fn golden_frames(cluster: &TestCluster) -> String {
     let mut talk = Talk::open(cluster).await;
-    let key = v1::Key { kind: Some(v1::key::Kind::Text("42".to_owned())) };
+    let key = v1::Key { kind: Some(v1::key::Kind::Text("7".to_owned())) };
     let mut asked = request(&format!("lake/{GOLDEN_FILE}"), vec![key, int_key(-1)]);
     asked.key_column = "k".to_owned();
     let mut text = String::new();

@@ -30,6 +30,8 @@ pub(crate) enum ConfigCommand {
     /// Check the settings that a worker would start with; exit code 7 if it would not
     Check(CheckArgs),
     /// Show every setting that a worker would start with, without secrets
+    ///
+    /// Prints aligned columns, or -o table|json.
     Show(ShowArgs),
 }
 
@@ -42,8 +44,6 @@ pub(crate) struct CheckArgs {
 }
 
 /// The flags of `config show`.
-///
-/// Prints aligned columns, or `-o table|json`.
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// Settings file of a worker [default: --config, else /etc/alcedo/worker.toml]
@@ -167,8 +167,8 @@ fn overrides(variables: impl Iterator<Item = (String, String)>) -> Vec<Override>
     overrides
 }
 
-/// Kubernetes puts the addresses of every service of a namespace into every container; a service named `alcedo` or `alcedo-worker`
-/// must not keep workers from starting.
+/// Kubernetes puts the addresses of every service of a namespace into every container; a service named `alcedo` or
+/// `alcedo-worker` must not keep workers from starting.
 fn is_service_link(key: &str, value: &str) -> bool {
     let in_words = |part: &str| key == part || key.ends_with(&format!("_{part}")) || key.contains(&format!("{part}_"));
     in_words("SERVICE_HOST")

@@ -16,8 +16,6 @@ use crate::output::{API_VERSION, Format, json_document, printable};
 const COUNTED_FILES: u64 = 10_000;
 
 /// The flags of `explain`.
-///
-/// Prints a tree, or `-o table|json`.
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
@@ -66,7 +64,7 @@ fn analysis(path: &str, answer: &Answer) -> String {
     let wire = answer.elapsed.saturating_sub(std::time::Duration::from_micros(found.total_us));
     text += &format!(" · {}\n{}", trace::totals(found), trace::text(found));
     text + &format!(
-        "here {}, of which {} outside the worker {}\n",
+        "here {}, of which {} outside the worker {}, connecting included\n",
         elapsed(answer.elapsed),
         elapsed(wire),
         answer.worker
@@ -75,12 +73,13 @@ fn analysis(path: &str, answer: &Answer) -> String {
 
 fn analysis_json(path: &str, answer: &Answer) -> Json {
     let rows: usize = answer.files.iter().map(|file| file.rows.len()).sum();
+    let files: Json = answer.files.iter().map(|file| json!({ "url": &*file.url, "version": &*file.version })).collect();
     json!({
         "apiVersion": API_VERSION,
         "kind": "Analysis",
         "path": path,
         "rows": rows,
-        "files": answer.files.iter().map(|file| json!({ "url": &*file.url, "version": &*file.version })).collect::<Json>(),
+        "files": files,
         "worker": &*answer.worker,
         "source": get::source(answer.source),
         "ring_epoch": format!("{:016x}", answer.ring_epoch),

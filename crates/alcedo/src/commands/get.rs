@@ -25,8 +25,6 @@ const FORMATS: [Format; 7] =
 const NAMED_KEYS: usize = 5;
 
 /// The flags of `get`.
-///
-/// Prints a table on a terminal and jsonl elsewhere, or `-o table|json|jsonl|csv|tsv|arrow|raw`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
     #[command(flatten)]

@@ -1,7 +1,7 @@
 //! Where keys come from: the command line, a file, or stdin.
 //!
-//! A key is a text; the worker reads it by the type of the key column. Files are read batch by batch, so that their length
-//! does not matter.
+//! A key is a text; the worker reads it by the type of the key column. Files are read batch by batch, so that their
+//! length does not matter.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,7 +10,8 @@ use std::path::Path;
 use crate::failure::Failure;
 use crate::terminal::blocking;
 
-/// Keys that are looked up together: some messages' worth, so that workers answer one message while the next is on its way.
+/// Keys that are looked up together: some messages' worth, so that workers answer one message while the next is on its
+/// way.
 pub(crate) const KEYS_PER_BATCH: usize = 8 * alcedo_client::MAX_KEYS_PER_MESSAGE;
 
 /// A longer line is not a key: requests have at most 1 MiB.

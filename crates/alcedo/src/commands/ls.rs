@@ -14,8 +14,6 @@ use crate::output::{API_VERSION, Format, json_document, printable};
 const UNKNOWN: &str = "-";
 
 /// The flags of `ls`.
-///
-/// Prints aligned columns, or `-o table|json|jsonl|name`.
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
     /// Prefix: mount/, mount/dir/, or its URL; without one, the mounts
@@ -159,8 +157,11 @@ SIZE      MODIFIED              ROWS    VERSION  URL
         assert_eq!(printed(Format::Name), "lake\n");
         assert_eq!(
             printed(Format::Json),
-            "{\"apiVersion\":\"alcedo/v1\",\"kind\":\"MountList\",\"items\":[{\"name\":\"lake\",\"url\":\"s3://lake/users/\",\
-             \"freshness\":\"ttl\"}]}\n"
+            concat!(
+                r#"{"apiVersion":"alcedo/v1","kind":"MountList","#,
+                r#""items":[{"name":"lake","url":"s3://lake/users/","freshness":"ttl"}]}"#,
+                "\n"
+            )
         );
         assert!(printed(Format::Jsonl).starts_with("{\"name\":\"lake\""));
     }

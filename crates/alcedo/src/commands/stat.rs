@@ -11,8 +11,6 @@ use crate::output::quantity::{bytes, count, instant};
 use crate::output::{API_VERSION, Format, json_document};
 
 /// The flags of `stat`.
-///
-/// Prints aligned columns, or `-o table|json|name`.
 #[derive(Debug, Args)]
 pub(crate) struct StatArgs {
     /// File: mount/dir/file.parquet, or its URL

@@ -1,6 +1,7 @@
 //! `alcedo worker run`: the daemon's entry point.
 //!
-//! It reads flags, environment and file, starts the worker, and turns signals into a drain. Everything else is the worker's.
+//! It reads flags, environment and file, starts the worker, and turns signals into a drain. Everything else is the
+//! worker's.
 
 use std::time::Duration;
 
@@ -13,20 +14,21 @@ use crate::failure::Failure;
 use crate::logging::LogFormat;
 use crate::output::quantity::counted;
 
-/// How long requests under way may take after the first signal: the longest that a request is granted. A service manager
-/// should wait a little longer before it kills.
+/// How long requests under way may take after the first signal: the longest that a request is granted. A service
+/// manager should wait a little longer before it kills.
 const DRAIN_GRACE: Duration = Duration::from_secs(30);
 
 /// What to do as a worker.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WorkerCommand {
     /// Serve lookups until SIGTERM or Ctrl-C
+    ///
+    /// Settings come from --config, by default /etc/alcedo/worker.toml. Each can also be given as a variable:
+    /// ALCEDO_CACHE__PAGES=1GiB is `pages` of the table `[cache]`.
     Run(RunArgs),
 }
 
 /// The flags of `worker run`.
-///
-/// Every setting can also be given as a variable: `ALCEDO_CACHE__PAGES=1GiB` is `pages` of `[cache]`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Address and port of the gRPC listener

@@ -1,7 +1,7 @@
 //! Arrow answers as one IPC stream.
 //!
-//! Part of the output layer. Each file's answer is a whole stream of its own; a reader of stdout wants one. The batches are
-//! read and written again, so that what came off the wire is checked before anything is printed.
+//! Part of the output layer. Each file's answer is a whole stream of its own; a reader of stdout wants one. The batches
+//! are read and written again, so that what came off the wire is checked before anything is printed.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Dates, times, durations and intervals as people write them: RFC 3339 and ISO 8601.
 //!
-//! Part of the output layer. It knows counts and units and nothing of columns or rows. A count that no calendar holds has
-//! no text here; the caller prints the plain number instead of a wrong date.
+//! Part of the output layer. It knows counts and units and nothing of columns or rows. A count that no calendar holds
+//! has no text here; the caller prints the plain number instead of a wrong date.
 
 use alcedo_lookup::schema::Unit;
 use chrono::DateTime;

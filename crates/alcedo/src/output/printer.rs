@@ -1,7 +1,7 @@
 //! Rows in the format that was asked for, batch by batch.
 //!
-//! Part of the output layer, above the formats. Lines, CSV, raw bytes and Arrow leave as they come; a table and a JSON document
-//! need all rows first, and so have a bound.
+//! Part of the output layer, above the formats. Lines, CSV, raw bytes and Arrow leave as they come; a table and a JSON
+//! document need all rows first, and so have a bound.
 
 use super::arrow::ArrowStream;
 use super::delimited::{Delimited, Raw};

@@ -1,4 +1,5 @@
-//! Bytes, durations, counts and wall times in words a person reads at a glance. JSON never uses these: it prints integers.
+//! Bytes, durations, counts and wall times in words a person reads at a glance. JSON never uses these: it prints
+//! integers.
 //!
 //! Part of the output layer.
 

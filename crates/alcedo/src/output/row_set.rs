@@ -1,8 +1,8 @@
 //! Rows of one or more files under one list of columns.
 //!
-//! Part of the output layer, above single values and below the formats. Files below one prefix may have different columns: a
-//! row set lines them up by name and gives a row without a column a null there. It keeps each value beside its own file's
-//! type, so that two files that disagree about a type both print right.
+//! Part of the output layer, above single values and below the formats. Files below one prefix may have different
+//! columns: a row set lines them up by name and gives a row without a column a null there. It keeps each value beside
+//! its own file's type, so that two files that disagree about a type both print right.
 
 use std::sync::Arc;
 
@@ -142,7 +142,8 @@ impl RowSet {
         self.rows.push(Row { key, body: Body::Missing { key: key_value } });
     }
 
-    /// Puts the rows that were added since the last call into the order of their keys; rows of one key stay in file order.
+    /// Puts the rows that were added since the last call into the order of their keys; rows of one key stay in file
+    /// order.
     pub(crate) fn settle(&mut self) {
         self.rows[self.settled..].sort_by_key(|row| row.key);
         self.settled = self.rows.len();
@@ -170,8 +171,8 @@ impl RowSet {
     }
 }
 
-/// A key's text as a value of the column it was compared with, so that found and missing rows print alike. Other types print
-/// the text.
+/// A key's text as a value of the column it was compared with, so that found and missing rows print alike. Other types
+/// print the text.
 fn key_value(text: &str, column_type: &str) -> (Value, Type) {
     let integer = || Some((Value::Int(text.parse().ok()?), Type::Int64));
     let unsigned = || Some((Value::UInt(text.parse().ok()?), Type::UInt64));

@@ -11,6 +11,9 @@ use super::value_text::{BytesStyle, text};
 /// Characters of a value that a table shows: a few lines of a terminal, for the widest of values.
 const CELL_CHARS: usize = 300;
 
+/// Characters of a terminal's width that a column needs on average to be worth fitting in.
+const COLUMN_CHARS: usize = 10;
+
 /// How null prints. CSV has an empty field, JSON its own null.
 const NULL: &str = "NULL";
 
@@ -27,7 +30,10 @@ pub(crate) fn table(set: &RowSet, headers: bool, bytes: BytesStyle) -> Vec<u8> {
         return Vec::new();
     }
     let mut table = Table::new();
-    table.load_style(BOXED).set_content_arrangement(ContentArrangement::Dynamic);
+    // Where columns would be a few characters wide, the terminal's own wrapping reads better. Some terminals say 0.
+    let room = table.width().is_none_or(|width| usize::from(width) >= COLUMN_CHARS * set.columns().len());
+    let arrangement = if room { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
+    table.load_style(BOXED).set_content_arrangement(arrangement);
     if headers {
         let head = set.columns().iter().map(|head| format!("{}\n{}", cut(&head.name), cut(&head.ty)));
         table.set_header(head.map(Cell::new));
@@ -46,7 +52,7 @@ pub(crate) fn table(set: &RowSet, headers: bool, bytes: BytesStyle) -> Vec<u8> {
 
 fn cut(text: &str) -> String {
     match text.char_indices().nth(CELL_CHARS) {
-        Some((end, _)) => format!("{}…", printable(&text[..end])),
+        Some((end, _)) => format!("{}…", &text[..end]),
         None => printable(text).into_owned(),
     }
 }

@@ -44,11 +44,11 @@ mod tests {
         let mut file = leaf("a.parquet", "", "");
         file.children = vec![leaf("open", "0.10 ms", "64.0 KiB"), leaf("key pages", "0.02 ms", "")];
         let expected = "\
-├─ list            0.01 ms
+├─ list          0.01 ms
 ├─ a.parquet
-│  ├─ open         0.10 ms  64.0 KiB
-│  └─ key pages    0.02 ms
-└─ encode          0.00 ms
+│  ├─ open       0.10 ms  64.0 KiB
+│  └─ key pages  0.02 ms
+└─ encode        0.00 ms
 ";
         assert_eq!(tree(&[leaf("list", "0.01 ms", ""), file, leaf("encode", "0.00 ms", "")]), expected);
     }

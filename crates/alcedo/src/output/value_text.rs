@@ -1,7 +1,8 @@
 //! One value as text, for tables, CSV and TSV, and as JSON.
 //!
-//! Part of the output layer. A value stands apart from its type: counts become dates and times here. Nothing is rounded:
-//! integers print all digits, floats the shortest text that reads back as the same number, decimals their digits.
+//! Part of the output layer. A value stands apart from its type: counts become dates and times here. Nothing is
+//! rounded: integers print all digits, floats the shortest text that reads back as the same number, decimals their
+//! digits.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -52,15 +53,16 @@ pub(crate) fn text<'a>(value: &'a Value, ty: &Type, bytes: BytesStyle) -> Option
     })
 }
 
-/// A value as JSON: integers are exact, decimals and what JSON's numbers cannot say (`NaN`, `Infinity`) are strings, a map is an
-/// array of `[key, value]` pairs because Parquet's keys are neither strings nor distinct.
+/// A value as JSON: integers are exact, decimals and what JSON's numbers cannot say (`NaN`, `Infinity`) are strings, a
+/// map is an array of `[key, value]` pairs because Parquet's keys are neither strings nor distinct.
 pub(crate) fn json(value: &Value, ty: &Type, bytes: BytesStyle) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
         Value::Int(count) => calendar_text(*count, ty).map_or_else(|| Json::from(*count), Json::String),
         Value::UInt(value) => Json::from(*value),
-        // The shortest digits of the f32, read as f64, print as the same digits; a widened f32 would print its error too.
+        // The shortest digits of the f32, read as f64, print as the same digits; a widened f32 would print its error
+        // too.
         Value::Float32(value) => float_json(value.to_string().parse().unwrap_or(f64::NAN), || float32_text(*value)),
         Value::Float64(value) => float_json(*value, || float64_text(*value)),
         Value::Decimal(digits) => Json::String(digits.to_string()),

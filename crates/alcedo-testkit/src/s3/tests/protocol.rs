@@ -107,6 +107,12 @@ async fn a_listing_comes_in_pages_and_in_order() {
     let page = wire(&server, "GET", "/lake?list-type=2&max-keys=1&start-after=t/&encoding-type=url", &[]).text();
     assert!(page.contains("<Key>t/d0/part-0%20%26%20%3C1%3E.parquet</Key>"), "{page}");
     assert_eq!(server.requests()[0].key, "t/", "a listing is recorded under its prefix");
+    let page = wire(&server, "GET", "/lake?list-type=2&max-keys=5000", &[]).text();
+    assert!(page.contains("<KeyCount>3</KeyCount>"), "no client makes a page larger: {page}");
+    let target = "/devstoreaccount1/lake?restype=container&comp=list&maxresults=5000";
+    assert_eq!(wire(&server, "GET", target, &[]).text().matches("<Blob>").count(), 3);
+    let page = wire(&server, "GET", "/lake?list-type=2&max-keys=0", &[]).text();
+    assert!(page.contains("<KeyCount>0</KeyCount><IsTruncated>false</IsTruncated>"), "{page}");
     assert_eq!(wire(&server, "GET", "/lake?list-type=2&continuation-token=x", &[]).status, 400);
 }
 

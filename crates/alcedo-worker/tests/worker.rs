@@ -69,6 +69,16 @@ fn serve_with(store: Arc<dyn ObjectStore>, freshness: Freshness, config: Config)
     Served { running, channel, mounts }
 }
 
+/// Waits for what happens behind a call's back.
+async fn eventually(happened: impl Fn() -> bool) {
+    let waiting = async {
+        while !happened() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+}
+
 fn config(runtimes: usize) -> Config {
     let mut config = Config::default();
     config.runtimes = runtimes;
@@ -253,9 +263,7 @@ async fn what_is_believed_is_checked_by_the_mounts_freshness() {
         served.lookup(ask("lake/users/a.parquet", &[5])).await.unwrap();
     }
     // The second was answered at once and checked behind its back.
-    while served.origin_calls().1 == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| served.origin_calls().1 > 0).await;
     assert_eq!(served.origin_calls(), (1, 1, 0));
     let hard = Freshness::Ttl { soft: Duration::ZERO, hard: Duration::ZERO };
     let served = serve_with(lake().await, hard, config(1));
@@ -420,9 +428,7 @@ async fn a_drain_answers_what_is_under_way_and_ends_streams() {
     let served = serve_with(Arc::new(ThrottledStore::new(store, slow)), Freshness::default(), config(2));
     let (frames, mut replies) = served.stream().await;
     frames.send(frame(7, ask("lake/a.parquet", &[1]))).await.unwrap();
-    while served.running.metrics().lookups_in_flight.get() == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually(|| served.running.metrics().lookups_in_flight.get() > 0).await;
     let address = served.running.local_addr();
     let shutdown = tokio::spawn(served.running.shutdown(Duration::from_secs(20)));
     let mut answered = Vec::new();

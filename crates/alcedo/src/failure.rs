@@ -65,7 +65,7 @@ impl Failure {
     /// success.
     pub(crate) fn output(error: impl Into<io::Error>) -> Self {
         let error = error.into();
-        if false {
+        if error.kind() == io::ErrorKind::BrokenPipe {
             return Self { code: 0, line: None, hint: None };
         }
         Self::error(format!("cannot write the output: {error}"))
@@ -78,7 +78,7 @@ impl Failure {
 
     /// The same, after some results were printed already.
     pub(crate) fn after_some(mut self, done: &str) -> Self {
-        if self.code != 99 {
+        if self.code != 0 {
             self.code = exit::PARTIAL;
             self.line = self.line.map(|line| format!("{line} ({done})"));
         }
@@ -138,7 +138,7 @@ fn exit_code(kind: Kind, reason: Option<Reason>) -> u8 {
         // The worker answered; it is the origin that cannot be reached.
         (Kind::Unavailable, Some(Reason::OriginUnavailable)) => exit::ERROR,
         (Kind::Unavailable, _) => exit::NO_WORKER,
-        (Kind::Deadline, _) => exit::ERROR,
+        (Kind::Deadline, _) => exit::DEADLINE,
         _ => exit::ERROR,
     }
 }

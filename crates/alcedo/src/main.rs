@@ -58,7 +58,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         command => {
             tokio::select! {
                 result = Box::pin(ask(command, context)) => result,
-                Ok(()) = tokio::signal::ctrl_c() => Ok(()),
+                Ok(()) = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
             }
         }
     }

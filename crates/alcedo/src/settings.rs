@@ -63,7 +63,7 @@ impl Settings {
                 merged.or(read(path)?.ok_or_else(|| Failure::error(format!("{} does not exist", path.display())))?);
         }
         for path in found {
-            merged = read(&path)?.unwrap_or_default().or(merged);
+            merged = merged.or(read(&path)?.unwrap_or_default());
         }
         Ok(Self {
             endpoints: merged.endpoints.unwrap_or_else(|| vec![DEFAULT_ENDPOINT.to_owned()]),

@@ -99,7 +99,7 @@ async fn paths_that_name_nothing_or_lead_outside() {
             "s3://lake/lake/none.parquet: no such file at the origin",
         ),
         not_found("lake/nothing/", Reason::EmptyPrefix, "s3://lake/nothing/: no .parquet files below this prefix"),
-        not_found("lake/other", Reason::EmptyPrefix, "s3://lake/other/: no .parquet files below this prefix"),
+        not_found("lake/other", Reason::NoSuchFile, "s3://lake/other: no such file at the origin"),
         not_found("local/none.parquet", Reason::NoSuchFile, "file://LOCAL/none.parquet: no such file at the origin"),
         bad_path(
             "lake/../secret.parquet",
@@ -119,7 +119,8 @@ async fn paths_that_name_nothing_or_lead_outside() {
         ),
         bad_path(
             "lake//part-00000.parquet",
-            "lake//part-00000.parquet: not a usable path: a segment is empty: write single slashes, and none at the start",
+            "lake//part-00000.parquet: not a usable path: a segment is empty: write single slashes, and none at \
+             the start",
         ),
         bad_path("/etc/passwd", "/etc/passwd: not a usable path: it starts with neither a mount's name nor a URL"),
         bad_path(
@@ -174,7 +175,8 @@ async fn columns_and_keys_that_do_not_fit_the_file() {
             key: "12a",
             ..invalid(
                 Reason::BadKey,
-                "s3://lake/lake/part-00000.parquet: key `12a` does not read as int64 (column `id`): write a whole number",
+                "s3://lake/lake/part-00000.parquet: key `12a` does not read as int64 (column `id`): write a \
+                 whole number",
             )
         },
         Case {
@@ -192,7 +194,8 @@ async fn columns_and_keys_that_do_not_fit_the_file() {
             key: "maybe",
             ..invalid(
                 Reason::BadKey,
-                "s3://lake/lake/part-00000.parquet: key `maybe` does not read as bool (column `active`): write true or false",
+                "s3://lake/lake/part-00000.parquet: key `maybe` does not read as bool (column `active`): write \
+                 true or false",
             )
         },
     ];

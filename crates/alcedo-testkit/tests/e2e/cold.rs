@@ -1,7 +1,7 @@
 //! What a lookup costs at the store: requests, rounds and bytes, cold and again.
 //!
-//! A round is what one step of a lookup waits for: requests of one round are sent together, and a round begins only when
-//! the one before it has been answered. So the number of rounds is the number of dependent trips, without a clock.
+//! A round is what one step of a lookup waits for: requests of one round are sent together, and a round begins only
+//! when the one before it has been answered. So the number of rounds is the number of dependent trips, without a clock.
 
 use alcedo_client::{Answer, Client, Source};
 use alcedo_testkit::cluster::TestCluster;

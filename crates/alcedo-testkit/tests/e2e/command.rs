@@ -121,7 +121,8 @@ fn a_port_in_use_is_named() {
     std::fs::write(home.path().join("worker.toml"), format!("listen = \"{address}\"\n")).unwrap();
     let said = in_home(&home, &["worker", "run", "-c", "worker.toml"]);
     let wanted = format!(
-        "error: cannot listen on {address}: address already in use: another worker may be running; choose another [listen]\n"
+        "error: cannot listen on {address}: address already in use: another worker may be running; choose \
+         another [listen]\n"
     );
     assert_eq!((said.code, said.stderr), (Some(1), wanted));
 }
@@ -137,8 +138,8 @@ fn a_mount_that_cannot_work_keeps_the_worker_from_starting() {
         ),
         (
             "url = \"ftp://lake\"",
-            "mount lake: url ftp://lake: unknown scheme: use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix \
-             or file:///absolute/dir",
+            "mount lake: url ftp://lake: unknown scheme: use s3://bucket/prefix, gs://bucket/prefix, \
+             az://container/prefix or file:///absolute/dir",
         ),
         (
             "url = \"file:///does-not-exist\"",

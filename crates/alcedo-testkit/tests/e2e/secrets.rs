@@ -167,8 +167,8 @@ async fn credentials_that_the_store_refuses_are_not_repeated_in_the_refusal() {
     let error = client.lookup("lake/big.parquet").key_column("id").key(1).await.unwrap_err();
     assert_eq!(
         error.message,
-        "s3://lake/big.parquet: the origin answered 403 Forbidden (AccessDenied): check the mount's credentials and the \
-         bucket policy or file permissions"
+        "s3://lake/big.parquet: the origin answered 403 Forbidden (AccessDenied): check the mount's credentials and \
+         the bucket policy or file permissions"
     );
     let mut heard = Heard::default();
     heard.add_debug("client", &error);

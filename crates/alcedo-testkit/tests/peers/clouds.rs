@@ -198,7 +198,8 @@ async fn azure_requests_carry_the_accounts_key() {
         std::fs::write(file.path(), format!("account = {account}\nkey = Y2FuYXJ5LXNlY3JldA==\n")).unwrap();
         let (endpoint, credentials) = (server.azure_url(), file.path().display());
         let served = serve(&format!(
-            "url = \"az://{BUCKET}\"\nendpoint = \"{endpoint}\"\nallow_http = true\ncredentials_file = \"{credentials}\""
+            "url = \"az://{BUCKET}\"\nendpoint = \"{endpoint}\"\nallow_http = true\n\
+             credentials_file = \"{credentials}\""
         ));
         let row = row_of(0);
         let answer = served.client.lookup(path(0)).key_column("id").key(row.id).await;

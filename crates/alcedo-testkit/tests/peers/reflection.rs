@@ -143,7 +143,13 @@ async fn health_is_told_in_the_standard_way() {
 #[tokio::test]
 async fn a_stream_is_read_by_a_decoder_that_was_written_from_the_comments_alone() {
     let (_directory, served) = serve_directory();
-    let rows: Vec<TruthRow> = [100, 9_999, 17_000, 25_000, 39_998].map(|number| LAKE.row(number).unwrap()).to_vec();
+    let rows = [
+        LAKE.row(100).unwrap(),
+        LAKE.row(9_999).unwrap(),
+        row_after(17_000, |row| row.tags.is_none()),
+        row_after(25_000, |row| row.name.is_none()),
+        LAKE.row(39_998).unwrap(),
+    ];
     let ids: Vec<Json> = rows.iter().map(|row| json!({ "int": row.id })).collect();
     let lookup = |id: u64, path: &str, column: &str, keys: Json| {
         let request = json!({ "path": path, "key_column": column, "keys": keys, "timeout_us": 20_000_000 });
@@ -205,6 +211,26 @@ async fn rows_of_every_type_are_read_by_the_comments_as_by_us() {
     let theirs = python::run("compact_rows.py", &[], &json!(jobs)).await;
     for ((ours, theirs), job) in ours.iter().zip(theirs.as_array().unwrap()).zip(&jobs) {
         assert_eq!(ours, theirs, "{job}");
+    }
+}
+
+#[tokio::test]
+async fn nested_and_wide_values_of_another_writer_are_read_by_the_comments() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("every-type.parquet");
+    let written = python::run("every_type.py", &[file.to_str().unwrap()], &Json::Null).await;
+    let served = serve(&format!("url = \"file://{}\"", directory.path().display()));
+    let keys = json!([{ "int": 1 }, { "int": 2 }, { "int": 3 }]);
+    let request = json!({ "path": "lake/every-type.parquet", "key_column": "key", "keys": keys });
+    let result = ask(&served, "stream", json!([{ "id": 1, "request": request }])).await;
+    let rows = result["answers"]["1"].as_array().unwrap_or_else(|| panic!("{result}"));
+    assert_eq!(rows.len(), 3);
+    for (number, row) in rows.iter().enumerate() {
+        let columns = row["columns"].as_array().unwrap().iter().zip(row["values"].as_array().unwrap());
+        assert_eq!(columns.len(), written.as_object().unwrap().len());
+        for (column, value) in columns {
+            assert_eq!(value, &written[column.as_str().unwrap()][number], "row {number}, column {column}");
+        }
     }
 }
 

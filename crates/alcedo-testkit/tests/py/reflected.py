@@ -45,10 +45,8 @@ class Reflected:
         kind = ["unary", "stream"][method.client_streaming] + "_" + ["unary", "stream"][method.server_streaming]
         request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
         connect = getattr(self.channel, kind)
-        call = connect(
-            f"/{service}/{name}", request_serializer=request.SerializeToString, response_deserializer=response.FromString
-        )
-        return call, request
+        writes, reads = request.SerializeToString, response.FromString
+        return connect(f"/{service}/{name}", request_serializer=writes, response_deserializer=reads), request
 
     def plain(self, message):
         return exact(

@@ -52,7 +52,7 @@ pub(crate) fn table(set: &RowSet, headers: bool, bytes: BytesStyle) -> Vec<u8> {
 
 fn cut(text: &str) -> String {
     match text.char_indices().nth(CELL_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
+        Some((end, _)) => format!("{}…", printable(&text[..end])),
         None => printable(text).into_owned(),
     }
 }

@@ -92,7 +92,9 @@ impl<'a> Measurement<'a> {
 }
 
 fn percentile_ms(micros: &[u64], quantile: f64) -> f64 {
-    let Ok(mut histogram) = Histogram::<u64>::new_with_bounds(1, MAX_MICROS, SIGNIFICANT_DIGITS) else { return f64::NAN };
+    let Ok(mut histogram) = Histogram::<u64>::new_with_bounds(1, MAX_MICROS, SIGNIFICANT_DIGITS) else {
+        return f64::NAN;
+    };
     for value in micros {
         histogram.saturating_record(*value);
     }

@@ -125,7 +125,7 @@ async fn paths_that_name_nothing_or_lead_outside() {
         bad_path("/etc/passwd", "/etc/passwd: not a usable path: it starts with neither a mount's name nor a URL"),
         bad_path(
             "s3://key:word@lake/a.parquet",
-            "[redacted]@lake/a.parquet: not a usable path: a URL must not carry user information: credentials belong \
+            "s3://[redacted]@lake/a.parquet: not a usable path: a URL must not carry user information: credentials belong \
              to the mount",
         ),
         case(

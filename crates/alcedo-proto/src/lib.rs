@@ -5,7 +5,7 @@
 //! `transport`).
 
 /// Messages, clients and servers of package `alcedo.v1`.
-#[allow(missing_docs, clippy::all, unreachable_pub, unused_qualifications)]
+#[allow(missing_docs, clippy::all, rustdoc::all, unreachable_pub, unused_qualifications)]
 pub mod v1 {
     tonic::include_proto!("alcedo.v1");
 }

@@ -34,7 +34,8 @@ pub fn decode_rows(schema: &RowSchema, rows: &Bytes) -> Result<Vec<Vec<Value>>, 
     Ok(decoded)
 }
 
-/// Appends `value` as LEB128.
+/// Appends `value` as LEB128; only what reads Parquet writes rows.
+#[cfg(feature = "parquet")]
 pub(crate) fn write_uvarint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

@@ -6,7 +6,7 @@
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Cli, Command};
+use crate::cli::Cli;
 use crate::failure::Failure;
 
 /// The variable with a filter such as `alcedo_worker=debug,info`; it wins over `-v`.
@@ -28,7 +28,7 @@ pub(crate) enum LogFormat {
 pub(crate) fn start(cli: &Cli, color: bool) -> Result<(), Failure> {
     let (base, format) = match &cli.command {
         #[cfg(feature = "worker")]
-        Command::Worker(command) => (1, command.log_format()),
+        crate::cli::Command::Worker(command) => (1, command.log_format()),
         _ => (0, LogFormat::Text),
     };
     let from_environment = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());

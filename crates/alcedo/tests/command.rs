@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -53,7 +52,7 @@ fn what_cannot_be_understood_is_a_usage_error() {
             "error: this command does not print csv\nhint: it prints: table, json, name\n",
         ),
         (&["get", "lake/", "1", "-o", "arrow", "--missing", "null"], "error: --missing null has no rows in an Arrow"),
-        (&["get", "lake/", "1", "--maxrows", "-1"], "unexpected argument '-1' found"),
+        (&["get", "lake/", "1", "--maxrows", "-1"], "invalid value '-1' for '--maxrows <N>'"),
     ];
     for (args, wanted) in cases {
         let output = run(args);
@@ -178,6 +177,8 @@ fn ctrl_c_ends_a_command_that_waits() {
 
 #[cfg(feature = "worker")]
 mod worker {
+    use std::io::{BufRead, BufReader, Write};
+
     use super::*;
 
     fn with_config(text: &str, args: &[&str], variables: &[(&str, &str)]) -> Output {

@@ -70,6 +70,11 @@ async fn paths_that_name_nothing_or_lead_outside() {
     let inside = inside.display().to_string();
     let known = "known mounts: lake (s3://lake), local (file://LOCAL)";
     let known = |text: &str| &*Box::leak(format!("{text}; {known}").into_boxed_str());
+    let way_out = |path| {
+        let why = "a symbolic link leads out of the mount's directory, or in a circle";
+        let what_to_do = "check the mount's credentials and the bucket policy or file permissions";
+        &*Box::leak(format!("file://LOCAL/{path}: {why}: {what_to_do}").into_boxed_str())
+    };
     let not_found = |path, reason, message| case(path, Kind::NotFound, reason, 3, message);
     let mount_hint = "`alcedo ls` lists the mounts";
     let cases = [
@@ -125,25 +130,11 @@ async fn paths_that_name_nothing_or_lead_outside() {
         bad_path("/etc/passwd", "/etc/passwd: not a usable path: it starts with neither a mount's name nor a URL"),
         bad_path(
             "s3://key:word@lake/a.parquet",
-            "s3://[redacted]@lake/a.parquet: not a usable path: a URL must not carry user information: credentials belong \
-             to the mount",
+            "s3://[redacted]@lake/a.parquet: not a usable path: a URL must not carry user information: credentials \
+             belong to the mount",
         ),
-        case(
-            "local/link.parquet",
-            Kind::Denied,
-            Reason::OriginDenied,
-            1,
-            "file://LOCAL/link.parquet: a symbolic link leads out of the mount: check the mount's credentials and the \
-             bucket policy or file permissions",
-        ),
-        case(
-            "local/up/secret.parquet",
-            Kind::Denied,
-            Reason::OriginDenied,
-            1,
-            "file://LOCAL/up/secret.parquet: a symbolic link leads out of the mount: check the mount's credentials and \
-             the bucket policy or file permissions",
-        ),
+        case("local/link.parquet", Kind::Denied, Reason::OriginDenied, 1, way_out("link.parquet")),
+        case("local/up/secret.parquet", Kind::Denied, Reason::OriginDenied, 1, way_out("up/secret.parquet")),
     ];
     for case in cases {
         check(&cluster, &case, &inside).await;

@@ -180,6 +180,7 @@ async fn a_prefix_is_listed_once_and_its_indexes_are_read_once() {
 }
 
 /// Numbers for whoever reads the tests' output; nothing depends on them.
+#[allow(clippy::print_stdout)]
 fn report(kind: &str, file: u32, answer: &Answer, seen: &Counters, size: u64) {
     let codec = if file >= 2 { "zstd" } else { "snappy" };
     let (gets, bytes) = (seen.get, seen.bytes_sent);

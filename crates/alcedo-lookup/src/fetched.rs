@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::machine::Piece;
+use crate::machine::{Need, Piece};
 
 /// How many fed pieces before a range's start are tried for one that holds it: pieces nest at most as data pages in a
 /// chunk.
@@ -51,6 +51,7 @@ impl Fetched {
 #[derive(Default)]
 pub(crate) struct Wanted {
     ranges: Vec<Range<u64>>,
+    along: Vec<Range<u64>>,
     stage: Option<&'static str>,
 }
 
@@ -61,6 +62,11 @@ impl Wanted {
         self.ranges.push(range);
     }
 
+    /// Would take a range along if the wanted ones cost a trip.
+    pub(crate) fn add_along(&mut self, range: Range<u64>) {
+        self.along.push(range);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -69,11 +75,16 @@ impl Wanted {
         self.stage.unwrap_or("plan")
     }
 
-    pub(crate) fn into_pieces(mut self) -> Vec<Piece> {
-        self.ranges.sort_unstable_by_key(|range| (range.start, range.end));
-        self.ranges.dedup();
-        self.ranges.into_iter().map(Piece::Range).collect()
+    pub(crate) fn into_need(mut self) -> Need {
+        self.along.retain(|range| !self.ranges.contains(range));
+        Need { pieces: pieces(self.ranges), along: pieces(self.along) }
     }
+}
+
+fn pieces(mut ranges: Vec<Range<u64>>) -> Vec<Piece> {
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+    ranges.dedup();
+    ranges.into_iter().map(Piece::Range).collect()
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl GroupSearch {
         Ok(())
     }
 
-    /// Wants the answer's data pages together with the key's while they are few bytes: that saves a trip if the key is
+    /// Would take the answer's data pages along with the key's while they are few bytes: that saves a trip if the key is
     /// there.
     fn speculate(
         &mut self,
@@ -102,7 +102,7 @@ impl GroupSearch {
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         if bytes <= plan.limits.speculate_bytes {
             for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-                wanted.add("key pages", range);
+                wanted.add_along(range);
             }
         }
         Ok(())

@@ -31,11 +31,27 @@ pub struct Fed {
     pub bytes: Bytes,
 }
 
+/// The pieces that a machine asks for in one round.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Need {
+    /// What it cannot go on without.
+    pub pieces: Vec<Piece>,
+    /// What will probably be needed next: worth reading along if `pieces` cost a trip to the origin, and to be left
+    /// alone if they do not.
+    pub along: Vec<Piece>,
+}
+
+impl From<Piece> for Need {
+    fn from(piece: Piece) -> Self {
+        Self { pieces: vec![piece], along: Vec::new() }
+    }
+}
+
 /// What a machine's step came to.
 #[derive(Debug)]
 pub enum Step<T> {
     /// Feed it these, all at once, then step again.
-    Need(Vec<Piece>),
+    Need(Need),
     /// It is done.
     Done(T),
 }
@@ -67,9 +83,9 @@ pub trait Source: Sync {
     /// A failed read, or a machine's error.
     type Error: From<Error> + Send;
 
-    /// Reads pieces, all at once; the answer has one [`Fed`] per piece, in order, all of one content version.
-    fn read(&self, stage: &'static str, pieces: &[Piece])
-    -> impl Future<Output = Result<Vec<Fed>, Self::Error>> + Send;
+    /// Reads pieces, all at once; the answer has one [`Fed`] per piece of [`Need::pieces`], in order, then either none
+    /// or one per piece of [`Need::along`], all of one content version.
+    fn read(&self, stage: &'static str, need: &Need) -> impl Future<Output = Result<Vec<Fed>, Self::Error>> + Send;
 
     /// Runs one step of a machine. The default runs it where it is called; a source which shares its thread with others
     /// may run large steps elsewhere.
@@ -94,9 +110,9 @@ pub async fn drive<M: Machine, S: Source>(mut machine: M, source: &S) -> Result<
         machine = next;
         match step {
             Step::Done(value) => return Ok(value),
-            Step::Need(pieces) => {
-                let fed = source.read(machine.stage(), &pieces).await?;
-                for (piece, fed) in pieces.iter().zip(fed) {
+            Step::Need(need) => {
+                let fed = source.read(machine.stage(), &need).await?;
+                for (piece, fed) in need.pieces.iter().chain(&need.along).zip(fed) {
                     machine.feed(piece, fed);
                 }
             }
@@ -112,10 +128,10 @@ pub fn drive_bytes<M: Machine>(mut machine: M, file: &Bytes) -> Result<M::Output
     loop {
         match machine.step()? {
             Step::Done(value) => return Ok(value),
-            Step::Need(pieces) => {
-                for piece in pieces {
-                    let fed = slice(file, &piece)?;
-                    machine.feed(&piece, fed);
+            Step::Need(need) => {
+                for piece in need.pieces.iter().chain(&need.along) {
+                    let fed = slice(file, piece)?;
+                    machine.feed(piece, fed);
                 }
             }
         }

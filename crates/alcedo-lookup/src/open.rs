@@ -64,11 +64,11 @@ impl Machine for Open {
 
     fn step(&mut self) -> Result<Step<Self::Output>, Error> {
         let Some(tail) = &self.tail else {
-            return Ok(Step::Need(vec![Piece::Tail(self.tail_bytes)]));
+            return Ok(Step::Need(Piece::Tail(self.tail_bytes).into()));
         };
         let start = self.footer_start(tail)?;
         if start < tail.start {
-            return Ok(Step::Need(vec![Piece::Range(start..tail.file_size)]));
+            return Ok(Step::Need(Piece::Range(start..tail.file_size).into()));
         }
         let first = (start - tail.start) as usize;
         let footer: Bytes = tail.bytes.slice(first..tail.bytes.len() - TRAILER_BYTES as usize);

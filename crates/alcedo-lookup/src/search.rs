@@ -82,7 +82,7 @@ impl Search {
     fn need(&mut self, wanted: Wanted) -> Step<FileAnswer> {
         self.fetched.start_round();
         self.stage = wanted.stage();
-        Step::Need(wanted.into_pieces())
+        Step::Need(wanted.into_need())
     }
 
     /// Cuts the rows of each key to the query's limit; row groups come in file order.

@@ -6,14 +6,16 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use alcedo_client::Client;
 use alcedo_worker::{Config, Running, Worker};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::process::Child;
+use tokio::time::{sleep, timeout};
 
 use crate::s3::{S3Options, S3Server};
 
@@ -23,7 +25,7 @@ pub const BUCKET: &str = "lake";
 const CLIENT_DEADLINE: Duration = Duration::from_secs(25);
 /// Longest run of the command, after which it is killed and the test fails.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often a process is looked at.
+/// How often it is looked whether a worker is ready.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What a cluster is made of.
@@ -98,9 +100,10 @@ impl TestCluster {
     ///
     /// # Errors
     /// When the command is not built, or does not end.
-    pub fn run(&self, args: &[&str]) -> anyhow::Result<Finished> {
+    pub async fn run(&self, args: &[&str]) -> anyhow::Result<Finished> {
         let mut command = command(self.home.path())?;
-        run(command.args(args).env("ALCEDO_ENDPOINTS", self.endpoint()))
+        command.args(args).env("ALCEDO_ENDPOINTS", self.endpoint());
+        run(command).await
     }
 }
 
@@ -154,36 +157,27 @@ pub struct Finished {
 ///
 /// # Errors
 /// When it cannot be started or does not end by itself; then it is killed.
-pub fn run(command: &mut Command) -> anyhow::Result<Finished> {
+pub async fn run(command: Command) -> anyhow::Result<Finished> {
     let said = tempfile::tempdir()?;
     let (out, err) = (said.path().join("stdout"), said.path().join("stderr"));
-    let child = command.stdout(File::create(&out)?).stderr(File::create(&err)?).spawn();
-    let mut child = Killed(child.with_context(|| format!("cannot start {command:?}"))?);
-    let give_up = Instant::now() + COMMAND_TIMEOUT;
-    let status = loop {
-        match child.0.try_wait()? {
-            Some(status) => break status,
-            None if Instant::now() > give_up => bail!("{command:?} did not end; it said {}", fs::read_to_string(err)?),
-            None => std::thread::sleep(POLL_INTERVAL),
-        }
+    let mut child = spawn(command, &out, &err)?;
+    let Ok(status) = timeout(COMMAND_TIMEOUT, child.wait()).await else {
+        child.kill().await?;
+        bail!("the command did not end within {COMMAND_TIMEOUT:?}; it said {}", fs::read_to_string(err)?)
     };
-    Ok(Finished { code: status.code(), stdout: fs::read_to_string(out)?, stderr: fs::read_to_string(err)? })
+    Ok(Finished { code: status?.code(), stdout: fs::read_to_string(out)?, stderr: fs::read_to_string(err)? })
 }
 
-/// A child that does not outlive its handle.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It fails when the child has ended already, and then there is nothing to do.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a process that does not outlive its handle. What it says goes into files, so that it never waits for a reader.
+fn spawn(mut command: Command, out: &Path, err: &Path) -> anyhow::Result<Child> {
+    command.stdout(File::create(out)?).stderr(File::create(err)?);
+    let started = tokio::process::Command::from(command).kill_on_drop(true).spawn();
+    started.context("cannot start a process")
 }
 
-/// `alcedo worker run` in a process of its own.
+/// `alcedo worker run` in a process of its own, which is killed with this handle.
 pub struct WorkerProcess {
-    child: Killed,
+    child: Child,
     home: TempDir,
     endpoint: String,
 }
@@ -193,28 +187,42 @@ impl WorkerProcess {
     ///
     /// # Errors
     /// When it ends instead; the error has what it said.
-    pub fn start(toml: &str, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub async fn start(toml: &str, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         fs::write(home.path().join("worker.toml"), toml)?;
         let mut command = command(home.path())?;
         command.args(["worker", "run", "-c", "worker.toml"]).envs(environment.iter().copied());
-        let (out, err) = (File::create(home.path().join("stdout"))?, File::create(home.path().join("stderr"))?);
-        let child = Killed(command.stdout(out).stderr(err).spawn()?);
+        let child = spawn(command, &home.path().join("stdout"), &home.path().join("stderr"))?;
         let mut worker = Self { child, home, endpoint: String::new() };
-        let give_up = Instant::now() + COMMAND_TIMEOUT;
+        match timeout(COMMAND_TIMEOUT, worker.ready()).await {
+            Ok(Some(endpoint)) => worker.endpoint = endpoint,
+            Ok(None) => bail!("the worker ended: {}", worker.stderr()?),
+            Err(_) => bail!("the worker did not get ready within {COMMAND_TIMEOUT:?}: {}", worker.stderr()?),
+        }
+        Ok(worker)
+    }
+
+    /// Where it listens, once it says so; none when it ended.
+    async fn ready(&mut self) -> Option<String> {
         loop {
-            let said = worker.stderr()?;
+            let said = self.stderr().ok()?;
             let ready = said.lines().find_map(|line| line.split_once(" ready on ")?.1.split_once(','));
             if let Some((endpoint, _)) = ready {
-                worker.endpoint = endpoint.to_owned();
-                return Ok(worker);
+                return Some(endpoint.to_owned());
             }
-            let ended = worker.child.0.try_wait()?;
-            if ended.is_some() || Instant::now() > give_up {
-                bail!("the worker did not get ready ({ended:?}): {said}");
+            match self.child.try_wait() {
+                Ok(None) => sleep(POLL_INTERVAL).await,
+                Ok(Some(_)) | Err(_) => return None,
             }
-            std::thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    /// Kills it and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
     }
 
     /// `host:port` of the worker.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use alcedo_cache::{Fetch, FileKey, FlightSettings, Flights, PageStore};
-use alcedo_lookup::machine::{Fed, Machine, Piece, Source, Step};
+use alcedo_lookup::machine::{Fed, Machine, Need, Piece, Source, Step};
 use alcedo_origin::{FileStat, Place, Tail};
 use tokio::time::Instant;
 
@@ -128,6 +128,11 @@ impl Reader {
         Ok(parts)
     }
 
+    /// Whether these ranges can be read without the origin.
+    fn has_all(&self, ranges: &[Range<u64>]) -> bool {
+        self.version.get().is_some_and(|version| ranges.iter().all(|range| self.here(version, range).is_some()))
+    }
+
     /// A range from the tail or the page store.
     fn here(&self, version: &FileVersion, range: &Range<u64>) -> Option<bytes::Bytes> {
         if let Some(tail) = self.tail.get().filter(|tail| tail.start <= range.start && range.end <= tail.stat.size) {
@@ -179,22 +184,23 @@ impl Reader {
 impl Source for Reader {
     type Error = Error;
 
-    async fn read(&self, stage: &'static str, pieces: &[Piece]) -> Result<Vec<Fed>, Error> {
+    async fn read(&self, stage: &'static str, need: &Need) -> Result<Vec<Fed>, Error> {
         if self.version.get().is_none() {
-            let tails = pieces.iter().filter_map(|piece| match piece {
+            let tails = need.pieces.iter().filter_map(|piece| match piece {
                 Piece::Tail(length) => Some(*length),
                 Piece::Range(_) => None,
             });
             self.read_tail(stage, tails.max().unwrap_or(1)).await?;
         }
         let size = self.version.get().map_or(0, |version| version.stat.size);
-        let ranges: Vec<Range<u64>> = pieces
-            .iter()
-            .map(|piece| match piece {
-                Piece::Tail(length) => size.saturating_sub(*length)..size,
-                Piece::Range(range) => range.clone(),
-            })
-            .collect();
+        let range = |piece: &Piece| match piece {
+            Piece::Tail(length) => size.saturating_sub(*length)..size,
+            Piece::Range(range) => range.clone(),
+        };
+        let mut ranges: Vec<Range<u64>> = need.pieces.iter().map(range).collect();
+        if !need.along.is_empty() && !self.has_all(&ranges) {
+            ranges.extend(need.along.iter().map(range));
+        }
         let parts = self.read_ranges(stage, &ranges).await?;
         let fed = parts.into_iter().zip(ranges);
         Ok(fed.map(|(bytes, range)| Fed { start: range.start, file_size: size, bytes }).collect())

@@ -66,7 +66,7 @@ async fn what_is_no_parquet_file_is_called_that() {
         let error = refused(cluster.client().lookup(path.as_str()).key_column("id").key(1).await);
         assert_eq!((error.kind(), error.reason), (Kind::Failed, Some(reason)), "{error}");
         assert_eq!(error.message, format!("s3://lake/{name}: {what}"));
-        let said = cluster.run(&["get", &path, "1", "-k", "id"]).unwrap();
+        let said = cluster.run(&["get", &path, "1", "-k", "id"]).await.unwrap();
         assert_eq!((said.code, said.stderr), (Some(1), format!("error: s3://lake/{name}: {what}\n")));
     }
 }

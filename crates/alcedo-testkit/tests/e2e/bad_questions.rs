@@ -56,7 +56,7 @@ async fn check(cluster: &TestCluster, case: &Case, local: &str) {
         assert_eq!((error.kind(), error.reason), (case.kind, Some(case.reason)), "{path}: {error}");
         assert!(!error.is_retryable());
     }
-    let said = cluster.run(&["get", path, key, "-k", key_column, "-s", select]).unwrap();
+    let said = cluster.run(&["get", path, key, "-k", key_column, "-s", select]).await.unwrap();
     let hint = if case.hint.is_empty() { String::new() } else { format!("hint: {}\n", case.hint) };
     assert_eq!((said.code, said.stderr), (Some(case.code), format!("error: {message}\n{hint}")), "{path}");
     assert_eq!(said.stdout, "");

@@ -13,70 +13,72 @@ fn dead_endpoint() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-fn in_home(home: &tempfile::TempDir, args: &[&str]) -> Finished {
-    run(command(home.path()).unwrap().args(args)).unwrap()
+async fn in_home(home: &tempfile::TempDir, args: &[&str]) -> Finished {
+    let mut command = command(home.path()).unwrap();
+    command.args(args);
+    run(command).await.unwrap()
 }
 
-#[test]
-fn a_row_is_printed_as_json_with_its_summary_beside() {
+#[tokio::test]
+async fn a_row_is_printed_as_json_with_its_summary_beside() {
     let (cluster, lake) = (small_cluster(), small());
     let truth = lake.row(777).unwrap();
     let id = truth.id.to_string();
-    let said = cluster.run(&["get", "lake/lake/", &id, "-k", "id", "-s", "id,user,flags,tags"]).unwrap();
+    let said = cluster.run(&["get", "lake/lake/", &id, "-k", "id", "-s", "id,user,flags,tags"]).await.unwrap();
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let row: Json = serde_json::from_str(&said.stdout).unwrap();
     assert_eq!(row["user"], truth.user);
     assert_eq!(row["flags"], truth.flags);
     assert_eq!(row["id"], truth.id);
     assert!(said.stderr.starts_with("1 row · ") && said.stderr.contains("/16 files asked"), "{}", said.stderr);
-    let quiet = cluster.run(&["get", "lake/lake/", &id, "-k", "id", "-q"]).unwrap();
+    let quiet = cluster.run(&["get", "lake/lake/", &id, "-k", "id", "-q"]).await.unwrap();
     assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
 }
 
-#[test]
-fn keys_that_no_row_has_are_exit_code_3() {
+#[tokio::test]
+async fn keys_that_no_row_has_are_exit_code_3() {
     let (cluster, lake) = (small_cluster(), small());
     let absent = absent_ids(&lake, 3)[0].to_string();
     // Beyond the type's range: no row can have it, which is no error.
     for key in [absent.as_str(), "9223372036854775808", "-170141183460469231731687303715884105729"] {
-        let said = cluster.run(&["get", "lake/lake/", key, "-k", "id"]).unwrap();
+        let said = cluster.run(&["get", "lake/lake/", key, "-k", "id"]).await.unwrap();
         let wanted = format!("not found: id={key} in lake/lake/\n");
         assert_eq!((said.code, said.stdout.as_str(), said.stderr), (Some(3), "", wanted));
     }
     let present = lake.row(5).unwrap().id.to_string();
-    let said = cluster.run(&["get", "lake/lake/", &present, &absent, "-k", "id", "-q"]).unwrap();
+    let said = cluster.run(&["get", "lake/lake/", &present, &absent, "-k", "id", "-q"]).await.unwrap();
     assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 1));
-    let said = cluster.run(&["get", "lake/lake/", &present, &absent, "-k", "id", "--missing", "error"]).unwrap();
+    let said = cluster.run(&["get", "lake/lake/", &present, &absent, "-k", "id", "--missing", "error"]).await.unwrap();
     let wanted = format!("not found: 1 of 2 keys in lake/lake/: {absent}\n");
     assert_eq!((said.code, said.stdout.lines().count(), said.stderr), (Some(3), 1, wanted));
 }
 
-#[test]
-fn no_key_is_a_usage_error() {
+#[tokio::test]
+async fn no_key_is_a_usage_error() {
     let cluster = small_cluster();
-    let said = cluster.run(&["get", "lake/lake/"]).unwrap();
+    let said = cluster.run(&["get", "lake/lake/"]).await.unwrap();
     let wanted = "error: no key was given\nhint: write keys after the path, one per line in a file for --keys-from, or \
                   --null for rows without one\n";
     assert_eq!((said.code, said.stderr.as_str()), (Some(2), wanted));
-    let said = cluster.run(&["get", "lake/lake/", "1", "--keys-from", "-"]).unwrap();
+    let said = cluster.run(&["get", "lake/lake/", "1", "--keys-from", "-"]).await.unwrap();
     assert_eq!(said.code, Some(2), "{}", said.stderr);
 }
 
-#[test]
-fn more_keys_than_a_message_holds_are_no_matter_to_the_command() {
+#[tokio::test]
+async fn more_keys_than_a_message_holds_are_no_matter_to_the_command() {
     let (cluster, lake) = (small_cluster(), small());
     let keys: Vec<String> = (0..1_025).map(|number| lake.row(number).unwrap().id.to_string()).collect();
     let mut args = vec!["get", "lake/lake/", "-k", "id", "-s", "id", "-q"];
     args.extend(keys.iter().map(String::as_str));
-    let said = cluster.run(&args).unwrap();
+    let said = cluster.run(&args).await.unwrap();
     assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 1_025), "{}", said.stderr);
 }
 
-#[test]
-fn a_worker_that_is_down_is_exit_code_4() {
+#[tokio::test]
+async fn a_worker_that_is_down_is_exit_code_4() {
     let home = tempfile::tempdir().unwrap();
     let endpoint = dead_endpoint();
-    let said = in_home(&home, &["get", "lake/a.parquet", "1", "-e", &endpoint]);
+    let said = in_home(&home, &["get", "lake/a.parquet", "1", "-e", &endpoint]).await;
     let wanted = format!(
         "error: no worker reachable: {endpoint}: connection refused (tried 1)\n\
          hint: start one with `alcedo worker run -c worker.toml`, or name another with --endpoints HOST:PORT\n"
@@ -84,42 +86,42 @@ fn a_worker_that_is_down_is_exit_code_4() {
     assert_eq!((said.code, said.stderr), (Some(4), wanted));
 }
 
-#[test]
-fn a_worker_that_went_away_is_exit_code_4_and_its_successor_answers() {
+#[tokio::test]
+async fn a_worker_that_went_away_is_exit_code_4_and_its_successor_answers() {
     let (cluster, lake) = (small_cluster(), small());
     let id = lake.row(1).unwrap().id.to_string();
     let toml = worker_toml(&cluster.store().url(), "", "");
-    let first = WorkerProcess::start(&toml, &[]).unwrap();
+    let first = WorkerProcess::start(&toml, &[]).await.unwrap();
     let endpoint = first.endpoint().to_owned();
     let home = tempfile::tempdir().unwrap();
     let get = ["get", "lake/lake/", &id, "-k", "id", "-q", "-e", &endpoint];
-    assert_eq!(in_home(&home, &get).code, Some(0));
-    drop(first);
-    assert_eq!(in_home(&home, &get).code, Some(4));
+    assert_eq!(in_home(&home, &get).await.code, Some(0));
+    first.kill().await.unwrap();
+    assert_eq!(in_home(&home, &get).await.code, Some(4));
     let again = toml.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"{endpoint}\""));
-    let _second = WorkerProcess::start(&again, &[]).unwrap();
-    assert_eq!(in_home(&home, &get).code, Some(0));
+    let _second = WorkerProcess::start(&again, &[]).await.unwrap();
+    assert_eq!(in_home(&home, &get).await.code, Some(0));
 }
 
-#[test]
-fn a_settings_file_with_an_unknown_key_names_its_line() {
+#[tokio::test]
+async fn a_settings_file_with_an_unknown_key_names_its_line() {
     let home = tempfile::tempdir().unwrap();
     let toml = "worker_id = \"w\"\nlisten = \"127.0.0.1:0\"\n\n[lookup]\nmax_candidats = 4\n";
     std::fs::write(home.path().join("worker.toml"), toml).unwrap();
     let wanted = "error: worker.toml:5: unknown key `max_candidats`: did you mean `max_candidates`?\n";
-    let run = in_home(&home, &["worker", "run", "-c", "worker.toml"]);
+    let run = in_home(&home, &["worker", "run", "-c", "worker.toml"]).await;
     assert_eq!((run.code, run.stderr.as_str()), (Some(1), wanted));
-    let check = in_home(&home, &["config", "check", "worker.toml"]);
+    let check = in_home(&home, &["config", "check", "worker.toml"]).await;
     assert_eq!((check.code, check.stderr.as_str()), (Some(7), wanted));
 }
 
-#[test]
-fn a_port_in_use_is_named() {
+#[tokio::test]
+async fn a_port_in_use_is_named() {
     let home = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     std::fs::write(home.path().join("worker.toml"), format!("listen = \"{address}\"\n")).unwrap();
-    let said = in_home(&home, &["worker", "run", "-c", "worker.toml"]);
+    let said = in_home(&home, &["worker", "run", "-c", "worker.toml"]).await;
     let wanted = format!(
         "error: cannot listen on {address}: address already in use: another worker may be running; choose \
          another [listen]\n"
@@ -127,8 +129,8 @@ fn a_port_in_use_is_named() {
     assert_eq!((said.code, said.stderr), (Some(1), wanted));
 }
 
-#[test]
-fn a_mount_that_cannot_work_keeps_the_worker_from_starting() {
+#[tokio::test]
+async fn a_mount_that_cannot_work_keeps_the_worker_from_starting() {
     let home = tempfile::tempdir().unwrap();
     let mount = |lines: &str| format!("listen = \"127.0.0.1:0\"\n[[mount]]\nname = \"lake\"\n{lines}\n");
     let cases = [
@@ -152,31 +154,31 @@ fn a_mount_that_cannot_work_keeps_the_worker_from_starting() {
     ];
     for (lines, wanted) in cases {
         std::fs::write(home.path().join("worker.toml"), mount(lines)).unwrap();
-        let said = in_home(&home, &["worker", "run", "-c", "worker.toml"]);
+        let said = in_home(&home, &["worker", "run", "-c", "worker.toml"]).await;
         assert_eq!((said.code, said.stderr), (Some(1), format!("error: {wanted}\n")));
     }
 }
 
-#[test]
-fn explain_tells_the_rounds_and_stat_and_ls_the_files() {
+#[tokio::test]
+async fn explain_tells_the_rounds_and_stat_and_ls_the_files() {
     let (cluster, lake) = (small_cluster(), small());
     let id = lake.row(1).unwrap().id.to_string();
     let path = "lake/lake/part-00000.parquet";
-    let said = cluster.run(&["explain", path, &id, "-k", "id", "--analyze"]).unwrap();
+    let said = cluster.run(&["explain", path, &id, "-k", "id", "--analyze"]).await.unwrap();
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(said.stdout.contains("origin GET"), "{}", said.stdout);
-    let said = cluster.run(&["stat", path, "-o", "json"]).unwrap();
+    let said = cluster.run(&["stat", path, "-o", "json"]).await.unwrap();
     let stat: Json = serde_json::from_str(&said.stdout).unwrap();
     assert!(said.code == Some(0) && stat.to_string().contains("s3://lake/lake/part-00000.parquet"), "{stat}");
-    let said = cluster.run(&["ls", "lake/lake/", "-o", "name"]).unwrap();
+    let said = cluster.run(&["ls", "lake/lake/", "-o", "name"]).await.unwrap();
     assert_eq!((said.code, said.stdout.lines().count()), (Some(0), 16), "{}", said.stdout);
-    let said = cluster.run(&["stat", "lake/lake/none.parquet"]).unwrap();
+    let said = cluster.run(&["stat", "lake/lake/none.parquet"]).await.unwrap();
     let wanted = "error: s3://lake/lake/none.parquet: no such file at the origin\n";
     assert_eq!((said.code, said.stderr.as_str()), (Some(3), wanted));
 }
 
-#[test]
-fn a_later_batch_that_fails_is_exit_code_5() {
+#[tokio::test]
+async fn a_later_batch_that_fails_is_exit_code_5() {
     let (cluster, lake) = (small_cluster(), small());
     let home = tempfile::tempdir().unwrap();
     // More than one batch of keys; the file that the last of them needs is not readable.
@@ -190,7 +192,7 @@ fn a_later_batch_that_fails_is_exit_code_5() {
     cluster.store().faults().add(Rule::always(fault).key("part-00009").after(1));
     let endpoint = cluster.endpoint();
     let args = ["get", "lake/lake/", "-k", "id", "-s", "id", "--keys-from", "keys", "-q", "-e", &endpoint];
-    let said = in_home(&home, &args);
+    let said = in_home(&home, &args).await;
     assert_eq!((said.code, said.stdout.lines().count()), (Some(5), 8_192), "{}", said.stderr);
     assert!(said.stderr.contains("403 Forbidden (AccessDenied)"), "{}", said.stderr);
     assert!(said.stderr.trim_end().ends_with("(after 8,192 keys were answered)"), "{}", said.stderr);

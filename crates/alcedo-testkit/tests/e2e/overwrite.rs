@@ -78,7 +78,7 @@ async fn a_file_that_changes_at_every_read_is_given_up_and_says_so() {
     let wanted = "s3://lake/big.parquet: the file changed at the origin again and again while it was read: try again";
     assert_eq!(error.message, wanted);
     assert!(error.is_retryable());
-    let said = cluster.run(&["get", PATH, "1", "-k", "id"]).unwrap();
+    let said = cluster.run(&["get", PATH, "1", "-k", "id"]).await.unwrap();
     assert_eq!((said.code, said.stderr), (Some(1), format!("error: {wanted}\n")));
     cluster.store().faults().clear();
     ask(cluster.client(), shared_ids()[0]).await;

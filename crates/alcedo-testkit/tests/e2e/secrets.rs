@@ -86,14 +86,14 @@ async fn live_through(store: &S3Server, worker: &WorkerProcess, environment: &[(
     for args in [&["ls"][..], &["get", "lake/big.parquet", "1", "-k", "id", "--trace", "-vvv"], &["stat", "lake/x"]] {
         let mut command = command(home.path()).unwrap();
         command.args(args).args(["-e", worker.endpoint()]).envs(environment.iter().copied());
-        heard.add_debug("command", &run(&mut command).unwrap());
+        heard.add_debug("command", &run(command).await.unwrap());
     }
     heard.add("worker's log", worker.stderr().unwrap());
     heard.add("worker's stdout", worker.stdout().unwrap());
     heard
 }
 
-fn show_config(toml: &str, environment: &[(&str, &str)]) -> String {
+async fn show_config(toml: &str, environment: &[(&str, &str)]) -> String {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("worker.toml"), toml).unwrap();
     let mut all = String::new();
@@ -101,7 +101,8 @@ fn show_config(toml: &str, environment: &[(&str, &str)]) -> String {
         [&["show", "worker.toml", "--origin"][..], &["show", "worker.toml", "-o", "json"], &["check", "worker.toml"]]
     {
         let mut command = command(home.path()).unwrap();
-        let said = run(command.arg("config").args(args).envs(environment.iter().copied())).unwrap();
+        command.arg("config").args(args).envs(environment.iter().copied());
+        let said = run(command).await.unwrap();
         assert_eq!(said.code, Some(0), "{}", said.stderr);
         all += &format!("{said:?}");
     }
@@ -127,9 +128,9 @@ async fn credentials_of_a_file_are_in_nothing_that_is_said() {
     let mount = format!("credentials_file = \"{}\"\n", file.display());
     let toml = planted(&worker_toml(&store.url(), &mount, ""));
     let environment = [("ALCEDO_LOG", "trace"), ("RUST_LOG", "trace")];
-    let worker = WorkerProcess::start(&toml, &environment).unwrap();
+    let worker = WorkerProcess::start(&toml, &environment).await.unwrap();
     let mut heard = live_through(&store, &worker, &environment).await;
-    heard.add("config", show_config(&toml, &[]));
+    heard.add("config", show_config(&toml, &[]).await);
     assert_planted_is_heard(&heard);
     heard.assert_no_secret();
 }
@@ -145,9 +146,9 @@ async fn credentials_of_the_environment_are_in_nothing_that_is_said() {
         ("AWS_SECRET_ACCESS_KEY", SECRET),
         ("AWS_SESSION_TOKEN", TOKEN),
     ];
-    let worker = WorkerProcess::start(&toml, &environment).unwrap();
+    let worker = WorkerProcess::start(&toml, &environment).await.unwrap();
     let mut heard = live_through(&store, &worker, &environment).await;
-    heard.add("config", show_config(&toml, &environment));
+    heard.add("config", show_config(&toml, &environment).await);
     assert_planted_is_heard(&heard);
     heard.assert_no_secret();
 }
@@ -162,7 +163,7 @@ async fn credentials_that_the_store_refuses_are_not_repeated_in_the_refusal() {
     store.put("lake", "big.parquet", large_file(0));
     let toml = worker_toml(&store.url(), "", "").replace("anonymous = true\n", "");
     let environment = [("ALCEDO_LOG", "trace"), ("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)];
-    let worker = WorkerProcess::start(&toml, &environment).unwrap();
+    let worker = WorkerProcess::start(&toml, &environment).await.unwrap();
     let client = Client::builder().endpoints([worker.endpoint()]).build().unwrap();
     let error = client.lookup("lake/big.parquet").key_column("id").key(1).await.unwrap_err();
     assert_eq!(

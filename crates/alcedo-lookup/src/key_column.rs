@@ -25,6 +25,8 @@ pub(crate) struct KeyColumn {
     pub(crate) leaf: usize,
     pub(crate) name: String,
     pub(crate) ty: Type,
+    /// Integers are stored as their bits, which are read as unsigned.
+    unsigned: bool,
     descr: ColumnDescPtr,
 }
 
@@ -35,7 +37,8 @@ impl KeyColumn {
                 "column `{name}` is inside a list or map: it cannot be a key column"
             )));
         }
-        Ok(Self { leaf, name, ty, descr })
+        let unsigned = matches!(ty, Type::UInt8 | Type::UInt16 | Type::UInt32 | Type::UInt64);
+        Ok(Self { leaf, name, ty, unsigned, descr })
     }
 
     /// Whether statistics in this column's type can order values at all.
@@ -46,12 +49,11 @@ impl KeyColumn {
 
     /// Signed comparison of the physical value is the type's order, which is what the deprecated statistics used.
     fn signed_order(&self) -> bool {
-        let unsigned = matches!(self.ty, Type::UInt8 | Type::UInt16 | Type::UInt32 | Type::UInt64);
         let number = matches!(
             self.descr.physical_type(),
             Physical::INT32 | Physical::INT64 | Physical::FLOAT | Physical::DOUBLE
         );
-        number && !unsigned
+        number && !self.unsigned
     }
 
     /// A value in plain encoding.
@@ -68,11 +70,11 @@ impl KeyColumn {
     }
 
     fn int32(&self, value: i32) -> i128 {
-        if matches!(self.ty, Type::UInt8 | Type::UInt16 | Type::UInt32) { (value as u32).into() } else { value.into() }
+        if self.unsigned { (value as u32).into() } else { value.into() }
     }
 
     fn int64(&self, value: i64) -> i128 {
-        if self.ty == Type::UInt64 { (value as u64).into() } else { value.into() }
+        if self.unsigned { (value as u64).into() } else { value.into() }
     }
 
     fn byte_array(&self, bytes: &[u8]) -> Option<Point> {

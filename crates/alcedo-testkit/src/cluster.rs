@@ -168,7 +168,7 @@ pub async fn run(command: Command) -> anyhow::Result<Finished> {
     Ok(Finished { code: status?.code(), stdout: fs::read_to_string(out)?, stderr: fs::read_to_string(err)? })
 }
 
-/// Starts a process that does not outlive its handle. What it says goes into files, so that it never waits for a reader.
+/// Starts a process that does not outlive its handle. What it says goes into files, so that it waits for no reader.
 fn spawn(mut command: Command, out: &Path, err: &Path) -> anyhow::Result<Child> {
     command.stdout(File::create(out)?).stderr(File::create(err)?);
     let started = tokio::process::Command::from(command).kill_on_drop(true).spawn();

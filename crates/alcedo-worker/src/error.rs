@@ -174,14 +174,14 @@ impl Error {
 }
 
 impl From<FileError> for Error {
-    /// The file is filled in by [`Error::about`].
+    /// The file is filled in by `Error::about`.
     fn from(error: FileError) -> Self {
         Self::File { url: "".into(), error }
     }
 }
 
 impl From<Lost> for Error {
-    /// The file is filled in by [`Error::about`].
+    /// The file is filled in by `Error::about`.
     fn from(lost: Lost) -> Self {
         match lost {
             // Only a file whose own offsets lie makes a machine ask for such a range.

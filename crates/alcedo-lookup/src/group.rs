@@ -69,8 +69,8 @@ impl GroupSearch {
         Ok(())
     }
 
-    /// Would take the answer's data pages along with the key's while they are few bytes: that saves a trip if the key is
-    /// there.
+    /// Would take the answer's data pages along with the key's while they are few bytes: that saves a trip if the key
+    /// is there.
     fn speculate(
         &mut self,
         plan: &Plan,

@@ -1,4 +1,5 @@
-//! What the README promises: its example is a file that compiles and runs, its links lead somewhere, its commands exist.
+//! What the README promises: its example is a file that compiles and runs, its links lead somewhere, its commands
+//! exist.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};

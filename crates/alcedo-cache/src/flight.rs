@@ -5,8 +5,12 @@
 //! harm to those who joined, and a fetch that panics is an error to them, never a wait without end. What a fetch
 //! brought goes to all who wait directly as well as into the store, so a store that is full or tiny costs speed only.
 //!
-//! One rule makes it right: a fetch writes the store before it leaves the map, and readers look into the store while
-//! they hold the map. Each block is thus seen in one of both, or is fetched.
+//! One rule makes it right: a fetch writes the store before it leaves the map, and readers look into the store's index
+//! while they hold the map. Each block is thus seen in one of both, or is fetched. What the index shows is read after the
+//! map was left; where that fails, the reader goes round again.
+//!
+//! A fetch for somebody who waits begins at once. One that was made ahead of need waits until few others of its kind are
+//! under way, and begins at once too when somebody comes who waits for it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -16,14 +20,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared, try_join_all};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use futures::future::{BoxFuture, Either, Shared, join, select, try_join_all};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::assembly::{Landed, Part, read_all};
 use crate::file_key::FileKey;
-use crate::page_store::{PageStore, Stretch, joined, rounded_out};
+use crate::page_store::PageStore;
+use crate::stretch::{Stretch, lacking};
 
 /// Parts of the map, chosen by file, each with a lock of its own: readers of different files rarely meet.
 const SHARDS: usize = 16;
+/// Rounds of one read at most: what the store promised may be gone when it is read, and the next round fetches that. The
+/// last round does not ask the store any more.
+const MOST_ROUNDS: u32 = 3;
 
 /// Fetches exactly one range of the file, or fails. It is called once per flight, inside the flight's task.
 pub type Fetch<E> = Arc<dyn Fn(Range<u64>) -> BoxFuture<'static, Result<Bytes, E>> + Send + Sync>;
@@ -41,7 +50,7 @@ pub enum Lost {
         /// The size of the file.
         file_size: u64,
     },
-    /// As many fetches as [`FlightSettings::max_flights`] allows are under way.
+    /// As many fetches as [`FlightSettings::max_flights`] or [`FlightSettings::max_prefetches`] allows are under way.
     #[error("{max_flights} fetches are under way and no more are allowed; try again shortly")]
     TooManyFlights {
         /// The limit.
@@ -69,16 +78,36 @@ pub enum Lost {
 /// The limits of all flights of one map.
 #[derive(Debug, Clone, Copy)]
 pub struct FlightSettings<E> {
-    /// Missing ranges that are at most this many bytes apart become one GET: below it, the bytes between cost less than
-    /// a second GET.
+    /// Missing ranges that are at most this many bytes apart become one GET: below it, the bytes between cost less time
+    /// than a second trip. It is the product of a trip's time and the bandwidth; [`gap_worth_a_trip`] computes it.
     pub max_gap_bytes: u64,
-    /// Longest time of one fetch, whoever waits for it.
+    /// Longest time of one fetch, whoever waits for it; a prefetch's wait for its turn does not count.
     pub flight_timeout: Duration,
     /// Most fetches under way at once; a read that needs more fails at once. Callers who come and go leave fetches
     /// behind, so their own number does not bound it.
     pub max_flights: usize,
+    /// Most fetches ahead of need, under way and waiting together; a read ahead that needs more fails at once.
+    pub max_prefetches: usize,
+    /// Most fetches ahead of need under way at once: a part of what the origin serves, so that those who wait find it
+    /// free.
+    pub prefetches_at_once: usize,
     /// Makes the user's error of what went wrong here.
     pub lost: fn(Lost) -> E,
+}
+
+/// The longest gap between two ranges that costs less time to fetch along than one more trip to the origin.
+pub fn gap_worth_a_trip(trip: Duration, bytes_per_second: u64) -> u64 {
+    let bytes = trip.as_micros().saturating_mul(u128::from(bytes_per_second)) / 1_000_000;
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// How much a read is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits for it.
+    Demand,
+    /// It is made ahead of need.
+    Prefetch,
 }
 
 /// What a read brought, and what it cost.
@@ -103,6 +132,9 @@ pub struct Flights<E> {
 struct Inner<E> {
     settings: FlightSettings<E>,
     permits: Arc<Semaphore>,
+    prefetch_permits: Arc<Semaphore>,
+    /// For prefetches that are under way.
+    prefetching: Arc<Semaphore>,
     shards: [Mutex<Shard<E>>; SHARDS],
 }
 
@@ -112,21 +144,41 @@ type Shard<E> = HashMap<FileKey, FileFlights<E>>;
 /// The flights of one file by where they start. They never overlap.
 type FileFlights<E> = BTreeMap<u64, Flight<E>>;
 
-#[derive(Clone)]
+type Outcome<E> = Shared<BoxFuture<'static, Result<Bytes, E>>>;
+
 struct Flight<E> {
     end: u64,
-    outcome: Shared<BoxFuture<'static, Result<Bytes, E>>>,
+    outcome: Outcome<E>,
+    /// Told when somebody waits for it.
+    wanted: Arc<Notify>,
 }
 
-/// Bytes of flights that landed, by where they start.
-type Landed = BTreeMap<u64, Bytes>;
+/// A flight that a read waits for.
+struct Boarded<E> {
+    start: u64,
+    outcome: Outcome<E>,
+    /// Somebody else had begun it.
+    is_joined: bool,
+}
 
-/// A range that was asked for.
-enum Part {
-    /// The store had all of it.
-    Whole(Bytes),
-    /// It is made of these, in order.
-    Stretches(Vec<Stretch>),
+/// The error of a flight.
+struct Crash<E> {
+    error: E,
+    is_joined: bool,
+}
+
+/// What one round of a read looks for.
+struct Journey<'a, E> {
+    store: &'a PageStore,
+    file: &'a FileKey,
+    file_size: u64,
+    ranges: &'a [Range<u64>],
+    /// What is there already, by range.
+    known: &'a [Option<Bytes>],
+    /// Whether the store is looked into.
+    asks_store: bool,
+    urgency: Urgency,
+    fetch: &'a Fetch<E>,
 }
 
 /// What a flight's task holds. The order of the fields matters: when the task panics, it leaves the map before those
@@ -134,6 +186,8 @@ enum Part {
 struct Departure<E> {
     listing: Listing<E>,
     range: Range<u64>,
+    /// Where a prefetch waits for its turn, and what ends its wait early.
+    queue: Option<(Arc<Semaphore>, Arc<Notify>)>,
     answer: oneshot::Sender<Result<Bytes, E>>,
 }
 
@@ -165,6 +219,24 @@ impl<E> Inner<E> {
     }
 }
 
+impl<E> Journey<'_, E> {
+    /// The ranges that are not known yet, as far as the store has them.
+    fn parts(&self) -> Vec<Part> {
+        let unknown = self.ranges.iter().zip(self.known).enumerate().filter(|(_, (_, known))| known.is_none());
+        let part = |(number, (range, _)): (usize, (&Range<u64>, _))| {
+            let stretches = match self.asks_store {
+                true => self.store.survey(self.file, self.file_size, range),
+                false => vec![Stretch::Missing(range.clone())],
+            };
+            if stretches.iter().any(|stretch| matches!(stretch, Stretch::Missing(_))) {
+                self.store.missed();
+            }
+            Part { number, stretches }
+        };
+        unknown.map(part).collect()
+    }
+}
+
 impl<E> Clone for Flights<E> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
@@ -178,18 +250,23 @@ impl<E> fmt::Debug for Flights<E> {
 }
 
 impl<E> Flights<E> {
-    /// How many fetches are under way.
+    /// How many fetches are under way, or wait for their turn.
     pub fn under_way(&self) -> usize {
-        limit(self.inner.settings.max_flights) - self.inner.permits.available_permits()
+        let Inner { settings, permits, prefetch_permits, .. } = self.inner.as_ref();
+        let demanded = limit(settings.max_flights) - permits.available_permits();
+        demanded + limit(settings.max_prefetches) - prefetch_permits.available_permits()
     }
 }
 
 impl<E: Clone + Send + Sync + 'static> Flights<E> {
     /// A map with no flights.
     pub fn new(settings: FlightSettings<E>) -> Self {
-        let permits = Arc::new(Semaphore::new(limit(settings.max_flights)));
+        let semaphore = |permits| Arc::new(Semaphore::new(limit(permits)));
+        let permits = semaphore(settings.max_flights);
+        let prefetch_permits = semaphore(settings.max_prefetches);
+        let prefetching = semaphore(settings.prefetches_at_once);
         let shards = std::array::from_fn(|_| Mutex::new(HashMap::new()));
-        Self { inner: Arc::new(Inner { settings, permits, shards }) }
+        Self { inner: Arc::new(Inner { settings, permits, prefetch_permits, prefetching, shards }) }
     }
 
     /// The bytes of all ranges: from the store where they are there, by joining the fetches that are under way, and by
@@ -199,14 +276,16 @@ impl<E: Clone + Send + Sync + 'static> Flights<E> {
     /// a tokio runtime with its clock enabled. It has no deadline of its own beyond that of each fetch.
     ///
     /// # Errors
-    /// The error of the first fetch that failed, or what the user made of a [`Lost`]. Nothing is remembered of a
-    /// failure: the next read tries again.
+    /// The error of the first fetch that failed, or what the user made of a [`Lost`]. A fetch that somebody else had
+    /// begun may have failed for reasons of its own, so this read then tries once more itself. Nothing is remembered of
+    /// a failure: the next read tries again.
     pub async fn read(
         &self,
         store: &PageStore,
         file: &FileKey,
         file_size: u64,
         ranges: &[Range<u64>],
+        urgency: Urgency,
         fetch: Fetch<E>,
     ) -> Result<Fetched, E> {
         let lost = self.inner.settings.lost;
@@ -215,79 +294,120 @@ impl<E: Clone + Send + Sync + 'static> Flights<E> {
         {
             return Err(lost(Lost::OutsideFile { start, end, file_size }));
         }
-        let known: Vec<Option<Bytes>> = ranges.iter().map(|range| store.read(file, range.clone())).collect();
-        if known.iter().all(Option::is_some) {
-            let parts: Vec<Bytes> = known.into_iter().flatten().collect();
-            let from_store_bytes = parts.iter().map(|part| part.len() as u64).sum();
-            return Ok(Fetched { parts, origin_gets: 0, origin_bytes: 0, from_store_bytes });
+        let mut known: Vec<Option<Bytes>> = ranges.iter().map(|range| store.read(file, range.clone())).collect();
+        let from_store_bytes = known.iter().flatten().map(|part| part.len() as u64).sum();
+        let mut fetched = Fetched { parts: Vec::new(), origin_gets: 0, origin_bytes: 0, from_store_bytes };
+        let (mut round, mut may_try_again) = (1, true);
+        while known.iter().any(Option::is_none) {
+            let (asks_store, fetch) = (round < MOST_ROUNDS, &fetch);
+            let journey = Journey { store, file, file_size, ranges, known: &known, asks_store, urgency, fetch };
+            let (parts, boarded) = self.depart(&journey)?;
+            let (landed, parts) = join(land(boarded), read_all(store, file, parts)).await;
+            let landed = match landed {
+                Err(Crash { is_joined: true, .. }) if may_try_again => {
+                    may_try_again = false;
+                    continue;
+                }
+                landed => landed.map_err(|crash| crash.error)?,
+            };
+            fetched.origin_gets = fetched.origin_gets.saturating_add(u32::try_from(landed.len()).unwrap_or(u32::MAX));
+            fetched.origin_bytes += landed.values().map(|bytes| bytes.len() as u64).sum::<u64>();
+            for part in parts {
+                let number = part.number;
+                if let Some((bytes, from_store_bytes)) = part.whole(&landed) {
+                    fetched.from_store_bytes += from_store_bytes;
+                    known[number] = Some(bytes);
+                }
+            }
+            round += 1;
         }
-        let (parts, flights) = self.depart(store, file, file_size, ranges, known, &fetch)?;
-        let (starts, outcomes): (Vec<u64>, Vec<_>) =
-            flights.into_iter().map(|(start, flight)| (start, flight.outcome)).unzip();
-        let landed: Landed = starts.into_iter().zip(try_join_all(outcomes).await?).collect();
-        Ok(assembled(parts, &landed))
+        fetched.parts = known.into_iter().flatten().collect();
+        Ok(fetched)
     }
 
-    /// Looks into the store and the map at one moment, begins the flights that are wanting, and returns all that the
-    /// parts are waiting for.
-    fn depart(
-        &self,
-        store: &PageStore,
-        file: &FileKey,
-        file_size: u64,
-        ranges: &[Range<u64>],
-        known: Vec<Option<Bytes>>,
-        fetch: &Fetch<E>,
-    ) -> Result<(Vec<Part>, FileFlights<E>), E> {
+    /// Looks into the store's index and the map at one moment, begins the flights that are wanting, and returns all that
+    /// the parts are waiting for.
+    fn depart(&self, journey: &Journey<'_, E>) -> Result<(Vec<Part>, Vec<Boarded<E>>), E> {
+        let Journey { store, file, file_size, urgency, fetch, .. } = *journey;
         // Declared before the lock, so that it is dropped after it: whatever is in here takes the lock when it ends.
         let mut departures = Vec::new();
         let mut shard = self.inner.shard(file);
-        let parts: Vec<Part> = known
-            .into_iter()
-            .zip(ranges)
-            .map(|(bytes, range)| match bytes {
-                Some(bytes) => Part::Whole(bytes),
-                None => Part::Stretches(store.survey(file, file_size, range)),
-            })
-            .collect();
-        let wanted = wanted(&parts, file_size);
+        let parts = journey.parts();
+        let wanted = lacking(parts.iter().flat_map(|part| &part.stretches), file_size);
         let extents = extents(shard.get(file), &wanted, self.inner.settings.max_gap_bytes);
-        let permits = self.permits(extents.len())?;
+        let permits = self.permits(extents.len(), urgency)?;
         for (range, permit) in extents.into_iter().zip(permits) {
-            let (flight, departure) = self.flight(file, range, permit);
+            let (flight, departure) = self.flight(file, range, urgency, permit);
             shard.entry(file.clone()).or_default().insert(departure.range.start, flight);
             departures.push(departure);
         }
         let over = |range| shard.get(file).into_iter().flat_map(move |flights| flights_over(flights, range));
-        let joined = wanted.iter().flat_map(over).map(|(start, flight)| (start, flight.clone())).collect();
+        // One flight may bring several of the ranges.
+        let flights: BTreeMap<u64, &Flight<E>> = wanted.iter().flat_map(over).collect();
+        // They are in order.
+        let is_begun = |start: u64| departures.binary_search_by_key(&start, |departure| departure.range.start).is_ok();
+        let board = |(start, flight): (u64, &Flight<E>)| {
+            if urgency == Urgency::Demand {
+                flight.wanted.notify_one();
+            }
+            Boarded { start, outcome: flight.outcome.clone(), is_joined: !is_begun(start) }
+        };
+        let boarded = flights.into_iter().map(board).collect();
         // A runtime that shuts down drops the task inside `spawn`, and then too the lock must be free.
         drop(shard);
         for departure in departures {
             tokio::spawn(fly(departure, store.clone(), file_size, Arc::clone(fetch)));
         }
-        Ok((parts, joined))
+        Ok((parts, boarded))
     }
 
-    fn permits(&self, count: usize) -> Result<Vec<OwnedSemaphorePermit>, E> {
-        let Inner { permits, settings, .. } = self.inner.as_ref();
+    fn permits(&self, count: usize, urgency: Urgency) -> Result<Vec<OwnedSemaphorePermit>, E> {
+        let Inner { permits, prefetch_permits, settings, .. } = self.inner.as_ref();
+        let (permits, max_flights) = match urgency {
+            Urgency::Demand => (permits, settings.max_flights),
+            Urgency::Prefetch => (prefetch_permits, settings.max_prefetches),
+        };
         let taken: Result<Vec<_>, _> = (0..count).map(|_| Arc::clone(permits).try_acquire_owned()).collect();
-        taken.map_err(|_| (settings.lost)(Lost::TooManyFlights { max_flights: settings.max_flights }))
+        taken.map_err(|_| (settings.lost)(Lost::TooManyFlights { max_flights }))
     }
 
-    fn flight(&self, file: &FileKey, range: Range<u64>, permit: OwnedSemaphorePermit) -> (Flight<E>, Departure<E>) {
+    fn flight(
+        &self,
+        file: &FileKey,
+        range: Range<u64>,
+        urgency: Urgency,
+        permit: OwnedSemaphorePermit,
+    ) -> (Flight<E>, Departure<E>) {
         let (answer, outcome) = oneshot::channel();
         let lost = self.inner.settings.lost;
         let outcome = outcome.map(move |answer| answer.unwrap_or_else(|_| Err(lost(Lost::Died)))).boxed().shared();
-        let inner = Arc::clone(&self.inner);
+        let (inner, wanted) = (Arc::clone(&self.inner), Arc::new(Notify::new()));
+        let queue = match urgency {
+            Urgency::Demand => None,
+            Urgency::Prefetch => Some((Arc::clone(&inner.prefetching), Arc::clone(&wanted))),
+        };
         let listing = Listing { inner, file: file.clone(), start: range.start, _permit: permit };
-        (Flight { end: range.end, outcome }, Departure { listing, range, answer })
+        (Flight { end: range.end, outcome, wanted }, Departure { listing, range, queue, answer })
     }
+}
+
+/// Waits for all flights.
+async fn land<E: Clone>(boarded: Vec<Boarded<E>>) -> Result<Landed, Crash<E>> {
+    let wait = |Boarded { start, outcome, is_joined }| async move {
+        let outcome: Result<Bytes, E> = outcome.await;
+        outcome.map(|bytes| (start, bytes)).map_err(|error| Crash { error, is_joined })
+    };
+    Ok(try_join_all(boarded.into_iter().map(wait)).await?.into_iter().collect())
 }
 
 /// The task of one flight: fetch, store, leave the map, tell everybody.
 async fn fly<E>(departure: Departure<E>, store: PageStore, file_size: u64, fetch: Fetch<E>) {
     let FlightSettings { flight_timeout: timeout, lost, .. } = departure.listing.inner.settings;
     let expected = departure.range.end - departure.range.start;
+    let turn = match &departure.queue {
+        None => None,
+        Some((prefetching, wanted)) => wait_turn(prefetching, wanted).await,
+    };
     let fetching = async { fetch(departure.range.clone()).await };
     let outcome = match tokio::time::timeout(timeout, fetching).await {
         Err(_) => Err(lost(Lost::TimedOut { timeout })),
@@ -296,6 +416,7 @@ async fn fly<E>(departure: Departure<E>, store: PageStore, file_size: u64, fetch
         }
         Ok(outcome) => outcome,
     };
+    drop(turn);
     if let Ok(bytes) = &outcome {
         store.write(&departure.listing.file, file_size, departure.range.start, bytes);
     }
@@ -305,26 +426,15 @@ async fn fly<E>(departure: Departure<E>, store: PageStore, file_size: u64, fetch
     let _ = answer.send(outcome);
 }
 
-/// What the parts lack, in whole blocks, sorted and apart from each other.
-fn wanted(parts: &[Part], file_size: u64) -> Vec<Range<u64>> {
-    let mut lacking: Vec<Range<u64>> = Vec::new();
-    for part in parts {
-        let Part::Stretches(stretches) = part else { continue };
-        for stretch in stretches {
-            if let Stretch::Missing(range) = stretch {
-                lacking.push(rounded_out(range, file_size));
-            }
-        }
+/// Waits until a prefetch may begin: few others are under way, or somebody waits for it.
+async fn wait_turn(prefetching: &Arc<Semaphore>, wanted: &Notify) -> Option<OwnedSemaphorePermit> {
+    let turn = std::pin::pin!(Arc::clone(prefetching).acquire_owned());
+    let wanted = std::pin::pin!(wanted.notified());
+    match select(wanted, turn).await {
+        Either::Left(_) => None,
+        // The semaphore is never closed.
+        Either::Right((turn, _)) => turn.ok(),
     }
-    lacking.sort_unstable_by_key(|range| range.start);
-    let mut wanted: Vec<Range<u64>> = Vec::new();
-    for range in lacking {
-        match wanted.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => wanted.push(range),
-        }
-    }
-    wanted
 }
 
 /// The ranges to fetch: what is wanted without what is under way, where small gaps are fetched along unless part of one
@@ -366,45 +476,6 @@ fn flights_over<'a, E>(
     near.filter(move |(_, flight)| flight.end > start)
 }
 
-/// The parts made whole with what the flights brought.
-fn assembled(parts: Vec<Part>, landed: &Landed) -> Fetched {
-    let mut from_store_bytes = 0;
-    let mut whole = Vec::with_capacity(parts.len());
-    for part in parts {
-        let stretches = match part {
-            Part::Whole(bytes) => vec![Stretch::Here(bytes)],
-            Part::Stretches(stretches) => stretches,
-        };
-        let mut slices = Vec::with_capacity(stretches.len());
-        for stretch in stretches {
-            match stretch {
-                Stretch::Here(bytes) => {
-                    from_store_bytes += bytes.len() as u64;
-                    slices.push(bytes);
-                }
-                Stretch::Missing(range) => cut(landed, range, &mut slices),
-            }
-        }
-        whole.push(if slices.len() == 1 { slices.swap_remove(0) } else { joined(&slices) });
-    }
-    let origin_gets = u32::try_from(landed.len()).unwrap_or(u32::MAX);
-    let origin_bytes = landed.values().map(|bytes| bytes.len() as u64).sum();
-    Fetched { parts: whole, origin_gets, origin_bytes, from_store_bytes }
-}
-
-/// Cuts a range out of the flights that together cover it.
-fn cut(landed: &Landed, range: Range<u64>, slices: &mut Vec<Bytes>) {
-    let first = landed.range(..=range.start).next_back().map_or(range.start, |(first, _)| *first);
-    for (start, bytes) in landed.range(first..range.end) {
-        let end = start + bytes.len() as u64;
-        let (from, to) = (range.start.max(*start), range.end.min(end));
-        if from < to {
-            // Both are inside bytes that are in memory, so they fit in its address space.
-            slices.push(bytes.slice((from - start) as usize..(to - start) as usize));
-        }
-    }
-}
-
 /// As many permits as the semaphore can hold, which is more than memory has room for flights.
 fn limit(max_flights: usize) -> usize {
     max_flights.min(Semaphore::MAX_PERMITS)
@@ -415,6 +486,7 @@ fn limit(max_flights: usize) -> usize {
 mod tests {
     use super::*;
     use crate::page::{BLOCK_BYTES, PAGE_BYTES};
+    use crate::stretch::rounded_out;
     use proptest::prelude::*;
 
     const BLOCK: u64 = BLOCK_BYTES;
@@ -498,12 +570,20 @@ mod tests {
     impl Reader {
         fn new(capacity_bytes: u64, max_gap_bytes: u64, origin: Arc<Origin>) -> Self {
             let flight_timeout = Duration::from_secs(60);
-            let settings = FlightSettings { max_gap_bytes, flight_timeout, max_flights: 100, lost: Failure::Lost };
+            let (max_flights, max_prefetches, prefetches_at_once) = (100, 50, 2);
+            let lost = Failure::Lost;
+            let settings =
+                FlightSettings { max_gap_bytes, flight_timeout, max_flights, max_prefetches, prefetches_at_once, lost };
             Self { store: PageStore::in_memory(capacity_bytes), flights: Flights::new(settings), origin }
         }
 
         async fn read(&self, ranges: &[Range<u64>]) -> Result<Fetched, Failure> {
-            let read = self.flights.read(&self.store, &file(), SIZE, ranges, self.origin.fetch()).await;
+            self.read_as(Urgency::Demand, ranges).await
+        }
+
+        async fn read_as(&self, urgency: Urgency, ranges: &[Range<u64>]) -> Result<Fetched, Failure> {
+            let fetch = self.origin.fetch();
+            let read = self.flights.read(&self.store, &file(), SIZE, ranges, urgency, fetch).await;
             if let Ok(fetched) = &read {
                 assert_eq!(fetched.parts.len(), ranges.len());
                 for (part, range) in fetched.parts.iter().zip(ranges) {
@@ -621,34 +701,101 @@ mod tests {
         assert_eq!((warm.origin_gets, warm.from_store_bytes), (0, PAGE_BYTES));
     }
 
-    /// Three readers wait for one flight that fails; all hear why, nothing is kept, and the next read tries again.
-    async fn fails_for_all_and_is_forgotten(fault: Fault, failure: Failure) {
+    /// Three readers wait for one flight that fails: who began it hears why, the others try once more together.
+    async fn fails_and_is_tried_again_by_those_who_joined(fault: Fault, failure: Failure) {
         let reader = Reader::new(ROOMY, 0, Origin::new(0, &[fault]));
         let tasks = [reader.begin(0..BLOCK).await, reader.begin(1..BLOCK).await, reader.begin(2..BLOCK).await];
         reader.origin.open();
-        let begun = if matches!(fault, Fault::PanicAtOnce) { 1 } else { 3 };
-        for task in tasks.into_iter().take(begun) {
-            assert_eq!(task.await.unwrap(), Err(failure.clone()), "{fault:?}");
-        }
-        while reader.flights.under_way() > 0 {
-            tokio::task::yield_now().await;
-        }
+        let [first, second, third] = tasks;
+        assert_eq!(first.await.unwrap(), Err(failure), "{fault:?}");
+        assert_eq!(second.await.unwrap().unwrap().origin_gets, 1, "{fault:?}");
+        assert_eq!(third.await.unwrap().unwrap().origin_gets, 1, "{fault:?}");
+        assert_eq!(reader.flights.under_way(), 0);
         assert!(reader.flights.inner.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
-        reader.read_one(0..BLOCK).await.unwrap();
         assert_eq!(reader.origin.gets().len(), 2, "{fault:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_kind_of_failure_reaches_all_who_wait() {
+    async fn every_kind_of_failure_reaches_who_began_it() {
         let timeout = Duration::from_secs(60);
-        fails_for_all_and_is_forgotten(Fault::Error, Failure::Origin(503)).await;
-        fails_for_all_and_is_forgotten(Fault::PanicAtOnce, Failure::Lost(Lost::Died)).await;
-        fails_for_all_and_is_forgotten(Fault::PanicLater, Failure::Lost(Lost::Died)).await;
-        fails_for_all_and_is_forgotten(Fault::Never, Failure::Lost(Lost::TimedOut { timeout })).await;
+        fails_and_is_tried_again_by_those_who_joined(Fault::Error, Failure::Origin(503)).await;
+        fails_and_is_tried_again_by_those_who_joined(Fault::PanicAtOnce, Failure::Lost(Lost::Died)).await;
+        fails_and_is_tried_again_by_those_who_joined(Fault::PanicLater, Failure::Lost(Lost::Died)).await;
+        fails_and_is_tried_again_by_those_who_joined(Fault::Never, Failure::Lost(Lost::TimedOut { timeout })).await;
         for (fault, brought) in [(Fault::Short, BLOCK - 1), (Fault::Long, BLOCK + 1)] {
             let failure = Failure::Lost(Lost::WrongLength { expected: BLOCK, brought });
-            fails_for_all_and_is_forgotten(fault, failure).await;
+            fails_and_is_tried_again_by_those_who_joined(fault, failure).await;
         }
+    }
+
+    #[tokio::test]
+    async fn who_joins_tries_once_more_and_not_for_ever() {
+        let reader = Reader::new(ROOMY, 0, Origin::new(0, &[Fault::Error, Fault::PanicLater, Fault::Error]));
+        let mut tasks = Vec::new();
+        for number in 0..1_000 {
+            tasks.push(reader.begin(number..PAGE_BYTES).await);
+        }
+        reader.origin.open();
+        let first = tasks.remove(0).await.unwrap();
+        assert_eq!(first, Err(Failure::Origin(503)));
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), Err(Failure::Lost(Lost::Died)));
+        }
+        assert_eq!(reader.origin.gets().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn prefetches_wait_for_each_other_and_demand_overtakes_them() {
+        let reader = Reader::new(ROOMY, 0, Origin::new(0, &[]));
+        let range = |number: u64| 2 * number * BLOCK..(2 * number + 1) * BLOCK;
+        let ahead = (0..10).map(|number| {
+            let reader = reader.clone();
+            tokio::spawn(async move { reader.read_as(Urgency::Prefetch, &[range(number)]).await })
+        });
+        let ahead: Vec<_> = ahead.collect();
+        while reader.origin.gets().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let other = reader.begin(range(20)).await;
+        assert_eq!((reader.origin.gets().len(), reader.flights.under_way()), (3, 11), "demand does not queue");
+        let promoted = reader.begin(range(7)).await;
+        tokio::task::yield_now().await;
+        assert!(reader.origin.gets().contains(&(range(7).start, range(7).end)), "a queued prefetch begins at once");
+        assert_eq!(reader.origin.gets().len(), 4);
+        reader.begin(range(0)).await;
+        assert_eq!(reader.origin.gets().len(), 4, "one that has begun is joined");
+        reader.origin.open();
+        for task in ahead.into_iter().chain([other, promoted]) {
+            assert_eq!(task.await.unwrap().unwrap().origin_gets, 1);
+        }
+        assert_eq!((reader.origin.gets().len(), reader.flights.under_way()), (11, 0));
+    }
+
+    #[tokio::test]
+    async fn prefetches_have_a_bound_of_their_own() {
+        let reader = Reader::new(ROOMY, 0, Origin::new(0, &[]));
+        let apart: Vec<_> = (0..51).map(|number| 2 * number * BLOCK..2 * number * BLOCK + 1).collect();
+        let refused = Err(Failure::Lost(Lost::TooManyFlights { max_flights: 50 }));
+        assert_eq!(reader.read_as(Urgency::Prefetch, &apart).await, refused);
+        let full = tokio::spawn({
+            let reader = reader.clone();
+            async move { reader.read_as(Urgency::Prefetch, &apart[..50]).await }
+        });
+        while reader.flights.under_way() < 50 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(reader.read_as(Urgency::Prefetch, &[SIZE - 1..SIZE]).await, refused);
+        let demanded = reader.begin(SIZE - 1..SIZE).await;
+        reader.origin.open();
+        demanded.await.unwrap().unwrap();
+        assert_eq!(full.await.unwrap().unwrap().origin_gets, 50);
+    }
+
+    #[test]
+    fn a_gap_is_worth_what_passes_in_the_time_of_a_trip() {
+        assert_eq!(gap_worth_a_trip(Duration::from_millis(20), 50_000_000), 1_000_000);
+        assert_eq!(gap_worth_a_trip(Duration::ZERO, 50_000_000), 0);
+        assert_eq!(gap_worth_a_trip(Duration::MAX, u64::MAX), u64::MAX);
     }
 
     #[tokio::test]
@@ -698,9 +845,10 @@ mod tests {
         let follower = second.block_on(reader.begin(0..BLOCK));
         assert_eq!(reader.flights.under_way(), 1);
         drop(first);
-        let outcome = second.block_on(follower).unwrap();
-        assert!(matches!(outcome, Err(Failure::Lost(Lost::Died))), "{outcome:?}");
         assert_eq!(reader.flights.under_way(), 0);
+        reader.origin.open();
+        second.block_on(follower).unwrap().unwrap();
+        assert_eq!(reader.origin.gets().len(), 2, "the follower began a flight of its own");
     }
 
     #[tokio::test]

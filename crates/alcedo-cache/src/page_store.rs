@@ -1,223 +1,193 @@
 //! Layer 1: the page store, which parts of which files are here.
 //!
-//! Knows pages by (file key, page number) within a budget of bytes. It must not know what the bytes mean nor where they
-//! come from. Everything that is written is a hint: a full store may drop it at once, so a writer hands its bytes to
-//! those who wait for them by another way.
-//!
-//! The budget is kept by a moka cache with the weight of each page; admission and eviction follow use. Each write lets
-//! it settle before it returns, so that the store is never more than one page per writer above its budget.
+//! Knows the two places that pages may be in, memory and disk, and what both promise. It must not know what the bytes
+//! mean nor where they come from. Everything that is written is a hint: a full store may drop it at once, so a writer
+//! hands its bytes to those who wait for them by another way. Everything that is here may vanish at any moment.
 
-use std::hash::{Hash, Hasher};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use moka::Equivalent;
-use moka::notification::RemovalCause;
-use moka::sync::Cache;
+use bytes::Bytes;
 
+use crate::cache_dir::{CacheDir, OpenError};
+use crate::counts::PageStoreCounts;
+use crate::disk::DiskPages;
+use crate::disk_io::DiskIo;
 use crate::file_key::FileKey;
-use crate::page::{BLOCK_BYTES, PAGE_BYTES, Page};
-
-/// What a page costs beside its bytes and its key's texts: entries of the cache's table, queues and frequency sketch,
-/// the page itself and the allocator's rounding, estimated generously so that the budget holds.
-const PAGE_OVERHEAD_BYTES: usize = 384;
-/// Locks for merging, chosen by page: many more than there are cores, so that writers of different pages rarely meet.
-const STRIPES: usize = 64;
+use crate::memory::MemoryPages;
+use crate::stretch::{Held, Stretch, lacking};
 
 /// Parts of files, held within a budget of bytes. A clone is cheap and is the same store.
 #[derive(Clone)]
 pub struct PageStore {
-    inner: Arc<Inner>,
+    backing: Arc<Backing>,
 }
 
-struct Inner {
-    pages: Cache<PageKey, Page>,
-    /// Held while a page is read, merged and put back, so that two writers of one page do not lose each other's blocks.
-    stripes: [Mutex<()>; STRIPES],
-    capacity_bytes: u64,
-    evictions: Arc<AtomicU64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct PageKey {
-    file: FileKey,
-    number: u64,
-}
-
-/// A [`PageKey`] that borrows its file, for asking.
-struct PageName<'a> {
-    file: &'a FileKey,
-    number: u64,
-}
-
-impl Hash for PageKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        PageName { file: &self.file, number: self.number }.hash(state);
-    }
-}
-
-impl Hash for PageName<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.file.hash(state);
-        state.write_u64(self.number);
-    }
-}
-
-impl Equivalent<PageKey> for PageName<'_> {
-    fn equivalent(&self, key: &PageKey) -> bool {
-        self.number == key.number && *self.file == key.file
-    }
-}
-
-/// One stretch of an asked range, as [`PageStore::survey`] found it.
-#[derive(Debug, Clone)]
-pub(crate) enum Stretch {
-    /// Bytes that are here and stay readable whatever the store drops.
-    Here(Bytes),
-    /// A part that is not here; not rounded.
-    Missing(Range<u64>),
+enum Backing {
+    Memory(MemoryPages),
+    Disk(DiskPages),
 }
 
 impl PageStore {
     /// An empty store that keeps its pages in memory, at most `capacity_bytes` of them. Zero keeps nothing
     /// and evicts nothing.
     pub fn in_memory(capacity_bytes: u64) -> Self {
-        let evictions = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&evictions);
-        let pages = Cache::builder()
-            .max_capacity(capacity_bytes)
-            .weigher(|key: &PageKey, page: &Page| {
-                let weight = page.held_bytes() + key.file.text_bytes() + PAGE_OVERHEAD_BYTES;
-                u32::try_from(weight).unwrap_or(u32::MAX)
-            })
-            .eviction_listener(move |_, _, cause| {
-                if cause == RemovalCause::Size {
-                    counter.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-            .build();
-        let stripes = std::array::from_fn(|_| Mutex::new(()));
-        Self { inner: Arc::new(Inner { pages, stripes, capacity_bytes, evictions }) }
+        Self { backing: Arc::new(Backing::Memory(MemoryPages::new(capacity_bytes))) }
     }
 
-    /// The bytes of a range of the file, if all of them are here. There is no copy when the range lies within one page
-    /// and one copy otherwise; an empty range is always here.
+    /// The store in a cache directory, with all that is there from before; its segment files take at most
+    /// `capacity_bytes` of disk. It reads the segments' tables before it returns: seconds for tens of millions of pages.
+    ///
+    /// In memory it takes about 80 bytes per extent, the checksums of a 64 KiB page included, plus the texts of each
+    /// file's key. It keeps one file open per segment, at most about 512 for any quota up to 1 TiB.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Broken content is not an error: it is dropped and counted.
+    pub fn open(dir: &CacheDir, capacity_bytes: u64) -> Result<Self, OpenError> {
+        Ok(Self::over(DiskPages::open(dir, &DiskIo::default(), capacity_bytes)?))
+    }
+
+    /// The store over pages on disk that are open.
+    pub(crate) fn over(pages: DiskPages) -> Self {
+        Self { backing: Arc::new(Backing::Disk(pages)) }
+    }
+
+    /// Waits until everything that was written is where it outlives the process, or was dropped. Returns whether that
+    /// happened in time. It blocks the thread. In memory there is nothing to wait for.
+    pub fn settle(&self, at_most: Duration) -> bool {
+        match self.backing.as_ref() {
+            Backing::Memory(_) => true,
+            Backing::Disk(pages) => pages.settle(at_most),
+        }
+    }
+
+    /// Whether the pages are on disk and outlive the process.
+    pub fn is_on_disk(&self) -> bool {
+        match self.backing.as_ref() {
+            Backing::Memory(_) => false,
+            Backing::Disk(_) => true,
+        }
+    }
+
+    /// The bytes of a range of the file, if all of them are here and can be had without waiting. There is no copy when
+    /// the range lies within one page and one copy otherwise; an empty range is always here.
     pub fn read(&self, file: &FileKey, range: Range<u64>) -> Option<Bytes> {
-        if range.start >= range.end {
-            return Some(Bytes::new());
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.read(file, range),
+            Backing::Disk(pages) => pages.read(file, range),
         }
-        let mut slices = Vec::new();
-        for (number, inside) in pages_of(range.clone()) {
-            let slice = self.page(file, number)?.slice(&inside)?;
-            if slice.len() as u64 == range.end - range.start {
-                return Some(slice);
-            }
-            slices.push(slice);
+    }
+
+    /// The bytes of a range of the file, if all of them are here; it may wait for the disk, but not long. It must be
+    /// polled inside a tokio runtime with its clock enabled.
+    pub async fn read_waiting(&self, file: &FileKey, range: Range<u64>) -> Option<Bytes> {
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.read(file, range),
+            Backing::Disk(pages) => pages.read_waiting(file, range).await,
         }
-        Some(joined(&slices))
     }
 
     /// The parts of a range that are not here, rounded out to blocks and cut at the end of the file, in order and apart
     /// from each other.
     pub fn missing(&self, file: &FileKey, file_size: u64, range: Range<u64>) -> Vec<Range<u64>> {
-        let stretches = self.survey(file, file_size, &range);
-        let parts = stretches.into_iter().filter_map(|stretch| match stretch {
-            Stretch::Here(_) => None,
-            Stretch::Missing(part) => Some(rounded_out(&part, file_size)),
-        });
-        let mut missing: Vec<Range<u64>> = Vec::new();
-        for part in parts {
-            match missing.last_mut() {
-                Some(last) if part.start <= last.end => last.end = last.end.max(part.end),
-                _ => missing.push(part),
-            }
-        }
-        missing
+        lacking(self.survey(file, file_size, &range).iter(), file_size)
     }
 
     /// Records bytes of the file from `offset` on. Only whole blocks are recorded, and the last block of the file up to
     /// its end; bytes at either side are ignored. Bytes that reach beyond the end of the file contradict its size, and
-    /// none of them are recorded.
+    /// none of them are recorded. It never waits for a disk.
     pub fn write(&self, file: &FileKey, file_size: u64, offset: u64, bytes: &Bytes) {
-        let Some(end) = offset.checked_add(bytes.len() as u64).filter(|end| *end <= file_size) else { return };
-        let Some(start) = offset.checked_next_multiple_of(BLOCK_BYTES) else { return };
-        let end = if end == file_size { end } else { end / BLOCK_BYTES * BLOCK_BYTES };
-        for (number, inside) in pages_of(start..end) {
-            let from = number * PAGE_BYTES + inside.start - offset;
-            let to = from + (inside.end - inside.start);
-            let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to)) else { return };
-            if let Some(part) = bytes.get(from..to) {
-                self.merge(file, number, Page::new(file_size, inside.start, part));
-            }
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.write(file, file_size, offset, bytes),
+            Backing::Disk(pages) => pages.write(file, file_size, offset, bytes),
         }
     }
 
-    /// Drops all pages of the file in this content version. It walks over all pages of the store, so it is for rare
-    /// moments; a page that somebody writes at the same time may stay.
-    pub fn forget(&self, file: &FileKey) {
-        for (key, _) in self.inner.pages.iter() {
-            if key.file == *file {
-                self.inner.pages.invalidate(key.as_ref());
-            }
+    /// Drops all pages of the file in this content version and returns how many bytes those were. In memory it walks over
+    /// all pages of the store, so it is for rare moments; a page that somebody writes at the same time may stay.
+    pub fn forget(&self, file: &FileKey) -> u64 {
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.forget(|key| key == file),
+            Backing::Disk(pages) => pages.forget(file),
         }
-        self.inner.pages.run_pending_tasks();
+    }
+
+    /// Drops all pages of all content versions of the file with this canonical URL, and returns how many bytes those
+    /// were. It walks over all files of the store.
+    pub fn forget_url(&self, url: &str) -> u64 {
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.forget(|key| key.url() == url),
+            Backing::Disk(pages) => pages.forget_url(url),
+        }
+    }
+
+    /// Bytes of the file in this content version that are here. In memory it walks over all pages of the store.
+    pub fn held_bytes(&self, file: &FileKey) -> u64 {
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.held_bytes(file),
+            Backing::Disk(pages) => pages.held_bytes(file),
+        }
     }
 
     /// Bytes held now, overhead included.
     pub fn bytes(&self) -> u64 {
-        self.inner.pages.weighted_size()
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.bytes(),
+            Backing::Disk(pages) => pages.bytes(),
+        }
     }
 
     /// The budget in bytes.
     pub fn capacity_bytes(&self) -> u64 {
-        self.inner.capacity_bytes
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.capacity_bytes(),
+            Backing::Disk(pages) => pages.capacity_bytes(),
+        }
     }
 
     /// Pages dropped for want of room since the store was made, those that were not admitted included.
     pub fn evictions(&self) -> u64 {
-        self.inner.evictions.load(Ordering::Relaxed)
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.evictions(),
+            Backing::Disk(pages) => pages.counts().evictions,
+        }
+    }
+
+    /// What the store did since it was made; a store in memory counts evictions only.
+    pub fn counts(&self) -> PageStoreCounts {
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => PageStoreCounts { evictions: pages.evictions(), ..PageStoreCounts::default() },
+            Backing::Disk(pages) => pages.counts(),
+        }
     }
 
     /// A range in order as stretches that are here and stretches that are missing; together they are the range, cut at
-    /// the end of the file.
+    /// the end of the file. It looks into memory only and reads nothing.
     pub(crate) fn survey(&self, file: &FileKey, file_size: u64, range: &Range<u64>) -> Vec<Stretch> {
-        let mut stretches = Vec::new();
-        for (number, inside) in pages_of(range.start..range.end.min(file_size)) {
-            let page = self.page(file, number).filter(|page| page.is_of_size(file_size));
-            let parts = page.map_or_else(|| vec![(inside.clone(), None)], |page| page.parts(&inside));
-            for (part, bytes) in parts {
-                let part = number * PAGE_BYTES + part.start..number * PAGE_BYTES + part.end;
-                match (bytes, stretches.last_mut()) {
-                    (Some(bytes), _) => stretches.push(Stretch::Here(bytes)),
-                    (None, Some(Stretch::Missing(last))) => last.end = part.end,
-                    (None, _) => stretches.push(Stretch::Missing(part)),
-                }
-            }
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.survey(file, file_size, range),
+            Backing::Disk(pages) => pages.survey(file, file_size, range),
         }
-        stretches
+    }
+}
+
+impl PageStore {
+    /// The bytes of a part that a survey found; it may wait for the disk, but not long. `None` is a miss, and counted.
+    pub(crate) async fn fetch(&self, file: &FileKey, held: Held) -> Option<Bytes> {
+        match (held, self.backing.as_ref()) {
+            (Held::Bytes(bytes), _) => Some(bytes),
+            (Held::Disk(part), Backing::Disk(pages)) => pages.fetch(file, part).await,
+            // A store in memory holds no such parts.
+            (Held::Disk(_), Backing::Memory(_)) => None,
+        }
     }
 
-    fn page(&self, file: &FileKey, number: u64) -> Option<Page> {
-        self.inner.pages.get(&PageName { file, number })
-    }
-
-    fn merge(&self, file: &FileKey, number: u64, newer: Page) {
-        let settled = self.stripe(file, number);
-        let page = match self.page(file, number) {
-            Some(page) => page.merged_into(newer),
-            None => newer,
-        };
-        self.inner.pages.insert(PageKey { file: file.clone(), number }, page);
-        drop(settled);
-        self.inner.pages.run_pending_tasks();
-    }
-
-    fn stripe(&self, file: &FileKey, number: u64) -> MutexGuard<'_, ()> {
-        let index = (file.digest() ^ number) as usize % STRIPES;
-        // The lock guards no data of its own, so a panic of another holder left nothing half done.
-        self.inner.stripes[index].lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that something of a range has to be fetched.
+    pub(crate) fn missed(&self) {
+        if let Backing::Disk(pages) = self.backing.as_ref() {
+            pages.missed();
+        }
     }
 }
 
@@ -228,40 +198,11 @@ impl std::fmt::Debug for PageStore {
     }
 }
 
-/// The pages that a range touches: each page's number, and the part of the range in it as offsets inside the page.
-fn pages_of(range: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
-    let mut start = range.start;
-    std::iter::from_fn(move || {
-        if start >= range.end {
-            return None;
-        }
-        let number = start / PAGE_BYTES;
-        let inside = start % PAGE_BYTES;
-        let length = (PAGE_BYTES - inside).min(range.end - start);
-        start += length;
-        Some((number, inside..inside + length))
-    })
-}
-
-/// The range of whole blocks around a range, cut at the end of the file.
-pub(crate) fn rounded_out(range: &Range<u64>, file_size: u64) -> Range<u64> {
-    let end = range.end.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX);
-    range.start / BLOCK_BYTES * BLOCK_BYTES..end.min(file_size)
-}
-
-/// All slices one behind the other.
-pub(crate) fn joined(slices: &[Bytes]) -> Bytes {
-    let mut whole = BytesMut::with_capacity(slices.iter().map(Bytes::len).sum());
-    for slice in slices {
-        whole.extend_from_slice(slice);
-    }
-    whole.freeze()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
+    use crate::page::{BLOCK_BYTES, PAGE_BYTES};
     use proptest::prelude::*;
 
     const BLOCK: u64 = BLOCK_BYTES;

@@ -18,7 +18,8 @@ pub struct Answer {
     pub statuses: Vec<KeyStatus>,
     /// The ring that the worker saw: a digest of its members.
     pub ring_epoch: u64,
-    /// Address of the worker that answered; the first of them if the keys took several messages.
+    /// Address of the worker that answered; the first of them if the keys took several messages. `origin` if no worker
+    /// did, and this client read the origin itself.
     pub worker: Arc<str>,
     /// The slowest place that bytes of this answer came from.
     pub source: Source,

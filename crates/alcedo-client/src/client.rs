@@ -8,26 +8,33 @@ use std::time::Duration;
 use alcedo_cluster::{DEFAULT_WEIGHT, MemberError};
 use futures::StreamExt as _;
 
+use crate::answer::Answer;
+use crate::budget::Budget;
 use crate::cluster::{ClusterView, Member, WorkerStatus};
 use crate::deadline::Deadline;
 use crate::error::Error;
+#[cfg(feature = "fallback")]
+use crate::fallback::{Fallback, FallbackBudget};
 use crate::lookup::Lookup;
 use crate::routing::Routing;
 use crate::stream::CallError;
-use crate::transport::{Worker, no_worker};
+use crate::transport::Worker;
+use crate::tries::Purse;
 
 /// Deadline of a call where neither the builder nor the call says one.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(1);
 /// Most connections to one worker. One carries hundreds of thousands of lookups a second; a few more use more cores.
 pub const MAX_CONNECTIONS_PER_WORKER: usize = 64;
-/// How many workers are asked for their status at once.
-const STATUSES_AT_ONCE: usize = 32;
+/// How many workers are asked at once for what each must say for itself.
+const ASKED_AT_ONCE: usize = 32;
 
 /// A client of one cluster. Cloning it is cheap, and all clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) routing: Arc<Routing>,
     pub(crate) deadline: Duration,
+    #[cfg(feature = "fallback")]
+    fallback: Option<Arc<Fallback>>,
 }
 
 /// Settings of a [`Client`]; see [`Client::builder`].
@@ -37,18 +44,34 @@ pub struct Builder {
     endpoints: Vec<String>,
     deadline: Duration,
     connections_per_worker: usize,
+    retries: Budget,
+    hedges: Budget,
+    #[cfg(feature = "fallback")]
+    mounts: Vec<alcedo_origin::MountConfig>,
+    #[cfg(feature = "fallback")]
+    fallback: FallbackBudget,
 }
 
 impl Client {
     /// Settings for a new client; only the endpoints are needed.
     pub fn builder() -> Builder {
-        Builder { endpoints: Vec::new(), deadline: DEFAULT_DEADLINE, connections_per_worker: 1 }
+        Builder {
+            endpoints: Vec::new(),
+            deadline: DEFAULT_DEADLINE,
+            connections_per_worker: 1,
+            retries: Budget::RETRIES,
+            hedges: Budget::HEDGES,
+            #[cfg(feature = "fallback")]
+            mounts: Vec::new(),
+            #[cfg(feature = "fallback")]
+            fallback: FallbackBudget::default(),
+        }
     }
 
     /// The same client with another deadline per call; the connections are shared.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { routing: Arc::clone(&self.routing), deadline }
+        Self { deadline, ..self.clone() }
     }
 
     /// A lookup in a file or in all files below a prefix. It starts when it is awaited.
@@ -73,33 +96,82 @@ impl Client {
     /// # Errors
     /// No worker told who the members are. A single member's failure is in its place of the list.
     pub async fn status(&self) -> Result<Vec<(Member, Result<WorkerStatus, Error>)>, Error> {
-        let deadline = self.start(self.deadline)?;
-        let view = self.routing.view(deadline).await?;
-        let ask = |(mut member, worker): (Member, Option<Arc<Worker>>)| async move {
-            let status = match worker {
-                Some(worker) => status_of(&worker, deadline).await,
-                None => Err(Error::invalid(format!("the address `{}` cannot be used", member.address))),
-            };
-            if let (true, Ok(status)) = (member.id.is_empty(), &status) {
+        let ask = |worker: Arc<Worker>, deadline: Deadline| async move {
+            worker.status(deadline.at(), deadline).await.map(WorkerStatus::from_wire)
+        };
+        let mut all = self.every_worker(ask).await?;
+        for (member, status) in &mut all {
+            if let (true, Ok(status)) = (member.id.is_empty(), status) {
                 member.id.clone_from(&status.worker_id);
             }
-            (member, status)
+        }
+        Ok(all)
+    }
+
+    /// Asks every member, some at once, and gives their answers in the order of the members; the endpoints where no
+    /// ring is known.
+    ///
+    /// # Errors
+    /// No worker told who the members are.
+    pub(crate) async fn every_worker<T, F>(
+        &self,
+        ask: impl Fn(Arc<Worker>, Deadline) -> F,
+    ) -> Result<Vec<(Member, Result<T, Error>)>, Error>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let deadline = self.start(self.deadline)?;
+        let view = self.routing.view(deadline).await?;
+        let one = |(member, worker): (Member, Option<Arc<Worker>>)| {
+            let asked = worker.map(|worker| (ask(Arc::clone(&worker), deadline), worker));
+            async move {
+                let answer = match asked {
+                    Some((answer, worker)) => answer.await.map_err(|error| worker.error_of(error)),
+                    None => Err(Error::invalid(format!("the address `{}` cannot be used", member.address))),
+                };
+                (member, answer)
+            }
         };
         let workers = futures::stream::iter(self.routing.all_workers(&view));
-        Ok(workers.map(ask).buffered(STATUSES_AT_ONCE).collect().await)
+        Ok(workers.map(one).buffered(ASKED_AT_ONCE).collect().await)
+    }
+
+    /// A message of a lookup is about to be sent.
+    pub(crate) fn count_lookup(&self) {
+        #[cfg(feature = "fallback")]
+        if let Some(fallback) = &self.fallback {
+            fallback.count();
+        }
+    }
+
+    /// Answers a message from the origin where no worker is there to do it, or gives the error back.
+    #[cfg(feature = "fallback")]
+    pub(crate) async fn fall_back(
+        &self,
+        message: &alcedo_proto::v1::LookupRequest,
+        deadline: Deadline,
+        error: Error,
+    ) -> Result<Answer, Error> {
+        match &self.fallback {
+            Some(fallback) if Fallback::is_for(&error) => Box::pin(fallback.lookup(message, deadline, &error)).await,
+            _ => Err(error),
+        }
+    }
+
+    /// Without the feature `fallback` there is no other way.
+    #[cfg(not(feature = "fallback"))]
+    pub(crate) async fn fall_back(
+        &self,
+        _: &alcedo_proto::v1::LookupRequest,
+        _: Deadline,
+        error: Error,
+    ) -> Result<Answer, Error> {
+        Err(error)
     }
 
     /// The deadline of a call that starts now.
     pub(crate) fn start(&self, deadline: Duration) -> Result<Deadline, Error> {
         checked(deadline).map(Deadline::after)
-    }
-}
-
-async fn status_of(worker: &Worker, deadline: Deadline) -> Result<WorkerStatus, Error> {
-    match worker.status(deadline.at(), deadline).await {
-        Ok(reply) => Ok(WorkerStatus::from_wire(reply)),
-        Err(CallError::Failed(error)) => Err(error),
-        Err(CallError::NotAccepted(why)) => Err(no_worker(&[(Arc::clone(worker.address()), why)])),
     }
 }
 
@@ -130,6 +202,38 @@ impl Builder {
         self
     }
 
+    /// How many calls that a worker may have accepted are repeated on another one; [`Budget::RETRIES`] if not set. Calls
+    /// that were not accepted go on to the next worker at no cost.
+    pub fn retry_budget(mut self, retries: Budget) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// How many lookups are asked of a second worker while the first one is silent for longer than usual;
+    /// [`Budget::HEDGES`] if not set, and [`Budget::NONE`] switches it off. Lookups under way to a worker that is
+    /// found out to be silent altogether are led around it at no cost.
+    pub fn hedge_budget(mut self, hedges: Budget) -> Self {
+        self.hedges = hedges;
+        self
+    }
+
+    /// Mounts of the client's own, under the names that requests use. While no worker accepts a lookup, it is answered
+    /// from the origin directly, as [`Builder::fallback_budget`] allows; [`Answer::worker`] then says `origin`. Without
+    /// mounts there is no fallback.
+    #[cfg(feature = "fallback")]
+    pub fn mounts(mut self, mounts: impl IntoIterator<Item = alcedo_origin::MountConfig>) -> Self {
+        self.mounts = mounts.into_iter().collect();
+        self
+    }
+
+    /// How many lookups may be answered from the origin directly; more are turned away at once, with an error of kind
+    /// [`Exhausted`](crate::Kind::Exhausted).
+    #[cfg(feature = "fallback")]
+    pub fn fallback_budget(mut self, fallback: FallbackBudget) -> Self {
+        self.fallback = fallback;
+        self
+    }
+
     /// The client. Nothing is opened or resolved before its first call, so this succeeds also while no worker runs.
     ///
     /// # Errors
@@ -149,8 +253,14 @@ impl Builder {
                 workers.push(Worker::new(&address, self.connections_per_worker)?);
             }
         }
-        let routing = Arc::new(Routing::new(workers, self.connections_per_worker));
-        Ok(Client { routing, deadline: checked(self.deadline)? })
+        let routing =
+            Arc::new(Routing::new(workers, self.connections_per_worker, Purse::new(self.retries, self.hedges)));
+        Ok(Client {
+            routing,
+            deadline: checked(self.deadline)?,
+            #[cfg(feature = "fallback")]
+            fallback: (!self.mounts.is_empty()).then(|| Arc::new(Fallback::new(self.mounts, self.fallback))),
+        })
     }
 }
 

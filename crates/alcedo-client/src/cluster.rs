@@ -59,6 +59,10 @@ pub struct WorkerStatus {
     pub index_capacity_bytes: u64,
     pub page_bytes: u64,
     pub page_capacity_bytes: u64,
+    pub on_disk: bool,
+    pub shed_total: u64,
+    pub panics_total: u64,
+    pub ready: bool,
 }
 
 impl ClusterView {
@@ -79,6 +83,16 @@ impl Member {
     pub(crate) fn at(address: &str) -> Self {
         Self { id: String::new(), address: address.to_owned(), weight: 1, zone: String::new() }
     }
+
+    /// A member as the ring holds it.
+    pub(crate) fn of_ring(member: &alcedo_cluster::Member) -> Self {
+        Self {
+            id: member.id().to_owned(),
+            address: member.address().to_owned(),
+            weight: member.weight(),
+            zone: member.zone().to_owned(),
+        }
+    }
 }
 
 impl WorkerStatus {
@@ -98,6 +112,10 @@ impl WorkerStatus {
             index_capacity_bytes: reply.index_capacity_bytes,
             page_bytes: reply.page_bytes,
             page_capacity_bytes: reply.page_capacity_bytes,
+            on_disk: reply.on_disk,
+            shed_total: reply.shed_total,
+            panics_total: reply.panics_total,
+            ready: reply.ready,
         }
     }
 }

@@ -77,7 +77,7 @@ fn unreadable(worker: &str, url: &str, what: Unreadable) -> Error {
             Error::internal(format!("{worker} sent rows of {url} that cannot be read: {what}")).with_subject(url)
         }
         #[cfg(feature = "pages")]
-        Unreadable::File(error) => pages::error(url, &error),
+        Unreadable::File(error) => crate::file_error::error(url, &error),
     }
 }
 
@@ -127,11 +127,9 @@ mod pages {
     //! Data pages decoded on this side.
 
     use alcedo_lookup::answer::{DataPage, Pages, PagesChunk, PagesColumn, decode_pages};
-    use alcedo_lookup::error::Error as FileError;
     use alcedo_lookup::limits::Limits;
 
-    use super::{Bytes, Error, RowSchema, Unreadable, Value, decode_rows, pb};
-    use crate::error::{Kind, Reason};
+    use super::{Bytes, RowSchema, Unreadable, Value, decode_rows, pb};
 
     pub(super) fn rows(
         pages: pb::Pages,
@@ -159,20 +157,6 @@ mod pages {
             data_pages,
             aligned: !chunk.pages_split_rows,
         }
-    }
-
-    /// The same kind and reason that a worker gives when it decodes the file itself.
-    pub(super) fn error(url: &str, error: &FileError) -> Error {
-        let (kind, reason) = match error {
-            FileError::NotParquet(_) => (Kind::Failed, Reason::NotParquet),
-            FileError::Checksum(_) => (Kind::DataLoss, Reason::Checksum),
-            FileError::Unsupported(_) => (Kind::Failed, Reason::Unsupported),
-            FileError::Encrypted(_) => (Kind::Failed, Reason::Encrypted),
-            FileError::Limit(_) => (Kind::Failed, Reason::ParquetLimit),
-            FileError::AnswerTooLarge(_) => (Kind::Invalid, Reason::AnswerTooLarge),
-            _ => (Kind::Failed, Reason::Corrupt),
-        };
-        Error::new(kind, format!("{url}: {error}")).with_reason(reason).with_subject(url)
     }
 }
 

@@ -12,8 +12,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::stream::CallError;
-use crate::transport::{Worker, no_worker};
+use crate::transport::Worker;
 
 /// Most entries that a listing collects, whatever its limit; more are reported as truncated. About 300 MB of names.
 pub const MAX_LISTED: u64 = 1_000_000;
@@ -76,7 +75,7 @@ impl Client {
     pub async fn stat(&self, path: &str) -> Result<FileInfo, Error> {
         let deadline = self.start(self.deadline)?;
         let attempt = |worker: Arc<Worker>, by| async move { worker.stat(path.to_owned(), by, deadline).await };
-        let reply = self.routing.route(path, deadline, attempt).await?;
+        let reply = self.routing.route(path, deadline, false, attempt).await?;
         self.routing.observe(reply.ring_epoch);
         let missing = || Error::internal(format!("the answer about {path} names no file"));
         reply.file.map(FileInfo::from_wire).ok_or_else(missing)
@@ -98,7 +97,7 @@ impl Client {
                 Ok((worker, pages))
             }
         };
-        let (worker, mut pages) = self.routing.route(path, deadline, attempt).await?;
+        let (worker, mut pages) = self.routing.route(path, deadline, false, attempt).await?;
         let mut listing = Listing::default();
         while let Some(page) = next(&worker, &mut pages, deadline).await? {
             listing.truncated |= page.truncated;
@@ -138,7 +137,7 @@ impl Client {
                 Ok((worker, chunks))
             }
         };
-        let (worker, chunks) = self.routing.route(&request.path, deadline, attempt).await?;
+        let (worker, chunks) = self.routing.route(&request.path, deadline, false, attempt).await?;
         Ok(Read { worker, chunks, deadline, path: request.path, offset, length, left: None })
     }
 }
@@ -189,10 +188,7 @@ impl Read {
 
 /// The next message; what the worker refuses in the middle of an answer is an error like any other.
 async fn next<M>(worker: &Worker, messages: &mut tonic::Streaming<M>, deadline: Deadline) -> Result<Option<M>, Error> {
-    worker.next_message(messages, deadline).await.map_err(|error| match error {
-        CallError::Failed(error) => error,
-        CallError::NotAccepted(why) => no_worker(&[(Arc::clone(worker.address()), why)]),
-    })
+    worker.next_message(messages, deadline).await.map_err(|error| worker.error_of(error))
 }
 
 impl FileInfo {

@@ -24,39 +24,61 @@
 //! * A path names a mount (`lake/users/part-0.parquet`) or the URL that the mount stands for; it is a file or a prefix.
 //! * Lookups travel on one long-lived stream per connection and are answered in any order. Dropping a lookup's future
 //!   cancels that lookup on its worker and disturbs no other.
-//! * Every call has a deadline: the builder's, unless the lookup has its own. It holds even if the worker is silent.
+//! * Every call has a deadline: the builder's, unless the lookup has its own. It holds over all tries, and even if the
+//!   worker is silent.
 //! * A worker that did not accept a call (it is down, or it drains) is passed over for the next owner of the file, then
-//!   for the other endpoints. A call that a worker may have accepted is not repeated; [`Error::is_retryable`] says
-//!   whether you may.
+//!   for the other endpoints. A call that a worker may have accepted is repeated once, on the next one, as
+//!   [`Builder::retry_budget`] allows; one whose deadline passed is not. [`Error::is_retryable`] says whether you may.
+//! * A lookup that has no answer after the time that 95 of 100 take is asked of a second worker too, as
+//!   [`Builder::hedge_budget`] allows; the first answer wins and the other call is cancelled.
+//! * A client with mounts of its own (feature `fallback`) reads the origin itself while no worker is there.
 //! * The connections live in the tokio runtime of the call that first needed them. If that runtime ends, the next call
 //!   connects again.
 //!
-//! Without the default feature `pages` the crate does not link parquet; it then refuses [`Form::Pages`] and reads all
-//! other forms.
+//! Without the default features `pages` and `fallback` the crate links neither parquet nor an object store's client; it
+//! then refuses [`Form::Pages`], reads all other forms, and has only workers to ask.
 
 mod answer;
+mod budget;
 mod client;
 mod cluster;
 mod deadline;
 mod decode;
 mod error;
+#[cfg(feature = "fallback")]
+mod fallback;
+#[cfg(any(feature = "pages", feature = "fallback"))]
+mod file_error;
 mod files;
 mod handles;
+mod health;
+mod holdings;
+mod latency;
 mod lookup;
+mod many;
+mod placement;
 mod request;
 mod routing;
 mod stream;
 mod transport;
+mod tries;
 mod typed;
 
 pub use alcedo_lookup::key::Key;
 pub use alcedo_lookup::schema::{Column, RowSchema, Type, Unit};
 pub use alcedo_lookup::value::{Value, uuid_text};
+#[cfg(feature = "fallback")]
+pub use alcedo_origin::{Freshness, MountConfig, OriginLimits};
 pub use answer::{Answer, FileAnswer, KeyStatus, Row, Source, Stage, Trace};
+pub use budget::Budget;
 pub use client::{Builder, Client, DEFAULT_DEADLINE, MAX_CONNECTIONS_PER_WORKER};
 pub use cluster::{ClusterView, Member, Mount, WorkerStatus};
 pub use deadline::MAX_DEADLINE;
 pub use error::{Error, Kind, Reason};
+#[cfg(feature = "fallback")]
+pub use fallback::FallbackBudget;
 pub use files::{FileInfo, ListOptions, Listing, MAX_LISTED, ParquetInfo};
+pub use holdings::{Freed, Holding, Holdings};
 pub use lookup::Lookup;
+pub use placement::{Placement, RingView};
 pub use request::{Form, MAX_KEYS_PER_MESSAGE, MAX_REQUEST_BYTES};

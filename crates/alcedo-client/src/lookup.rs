@@ -115,6 +115,10 @@ impl Lookup {
         self
     }
 
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     async fn send(self) -> Result<Answer, Error> {
         let started = Instant::now();
         let deadline = self.client.start(self.deadline)?;
@@ -176,7 +180,11 @@ async fn exchange(
             }
         }
     };
-    let received = client.routing.route(&message.path, deadline, attempt).await?;
+    client.count_lookup();
+    let received = match client.routing.route(&message.path, deadline, true, attempt).await {
+        Ok(received) => received,
+        Err(error) => return client.fall_back(&message, deadline, error).await,
+    };
     client.routing.observe(received.answer.ring_epoch);
     decode::answer(received, message.keys.len())
 }

@@ -120,6 +120,21 @@ fn wire_key(key: Key) -> pb::Key {
     pb::Key { kind: Some(kind) }
 }
 
+/// The key of a message of ours.
+#[cfg(feature = "fallback")]
+pub(crate) fn key_of(key: &pb::Key) -> Option<Key> {
+    use pb::key::Kind;
+    Some(match key.kind.as_ref()? {
+        Kind::Text(text) => Key::Text(text.clone()),
+        Kind::Int(value) => Key::Int(*value),
+        Kind::Uint(value) => Key::UInt(*value),
+        Kind::Float(value) => Key::Float(*value),
+        Kind::Bool(value) => Key::Bool(*value),
+        Kind::Bytes(bytes) => Key::Bytes(bytes.to_vec().into()),
+        Kind::Null(_) => Key::Null,
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -1,10 +1,8 @@
 //! Whom to ask for a path: the ring's owners first, then whoever else is known.
 //!
-//! Knows the ring, the mounts and which workers are paused. It must not know what is asked. The view of the cluster is
-//! read from a worker before the first call and again, in the background, when a reply shows another ring.
-//!
-//! This is the one place where a call is given to a second worker. Today that happens only where the first one did not
-//! accept it, which costs no budget; a retry budget and hedging belong into [`Routing::route`].
+//! Knows the ring, the mounts and which workers are ejected. It must not know what is asked, or when a call is given to
+//! a second worker. The view of the cluster is read from a worker before the first call and again, in the background,
+//! when a reply shows another ring or nobody could be reached.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -16,9 +14,10 @@ use tokio::time::Instant;
 
 use crate::cluster::{ClusterView, Mount};
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::stream::CallError;
 use crate::transport::{Worker, no_worker};
+use crate::tries::{self, Purse};
 
 /// Replies of another ring make the view be read again at most this often: while a change rolls through the cluster the
 /// workers disagree, and any of them can answer.
@@ -34,6 +33,7 @@ const MAX_CANDIDATES: usize = 4;
 pub(crate) struct Routing {
     endpoints: Box<[Arc<Worker>]>,
     connections_per_worker: usize,
+    purse: Purse,
     view: RwLock<Option<Arc<View>>>,
     /// Held by the one call that reads the first view.
     first: tokio::sync::Mutex<()>,
@@ -51,66 +51,51 @@ struct Refresh {
 pub(crate) struct View {
     pub(crate) cluster: ClusterView,
     /// None where the members cannot be placed by this client; then anybody is asked.
-    ring: Option<Ring>,
+    pub(crate) ring: Option<Ring>,
     /// The members' workers, in the order of the worker's answer.
     workers: Vec<Arc<Worker>>,
     by_address: HashMap<Arc<str>, Arc<Worker>>,
 }
 
 impl Routing {
-    pub(crate) fn new(endpoints: Vec<Worker>, connections_per_worker: usize) -> Self {
+    pub(crate) fn new(endpoints: Vec<Worker>, connections_per_worker: usize, purse: Purse) -> Self {
         Self {
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
             connections_per_worker,
+            purse,
             view: RwLock::default(),
             first: tokio::sync::Mutex::default(),
             refresh: Mutex::default(),
         }
     }
 
-    /// Gives a call to the workers of a path in turn until one accepts it. `attempt` gets the worker and the instant
-    /// until which it may connect.
+    /// Gives a call to the workers of a path until one answers it; [`tries::run`] has the rules. `attempt` gets the
+    /// worker and the instant until which it may connect. `may_hedge` says whether two may be asked at once.
     ///
     /// # Errors
     /// The call's own error, or that nobody accepted it.
     pub(crate) async fn route<T, F>(
-        &self,
+        self: &Arc<Self>,
         path: &str,
         deadline: Deadline,
-        mut attempt: impl FnMut(Arc<Worker>, Instant) -> F,
+        may_hedge: bool,
+        attempt: impl FnMut(Arc<Worker>, Instant) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, CallError>>,
     {
         let view = self.view(deadline).await?;
         let candidates = self.candidates(&view, path);
-        let mut refusals = Vec::new();
-        for (i, worker) in candidates.iter().enumerate() {
-            let remaining = deadline.remaining();
-            if remaining.is_zero() {
-                break;
-            }
-            let last = i + 1 == candidates.len();
-            // Half of what is left, so that one unreachable host never takes the time of all others.
-            let patience = if last { remaining } else { remaining / 2 };
-            match attempt(Arc::clone(worker), Instant::now() + patience).await {
-                Ok(answer) => {
-                    worker.note_success();
-                    return Ok(answer);
-                }
-                Err(CallError::Failed(error)) => return Err(error),
-                Err(CallError::NotAccepted(why)) => {
-                    tracing::debug!(worker = %worker.address(), why, "not accepted");
-                    worker.note_failure();
-                    refusals.push((Arc::clone(worker.address()), why));
-                }
-            }
+        let answer = tries::run(&self.purse, candidates, deadline, may_hedge, attempt).await;
+        if answer.as_ref().is_err_and(|error| error.reason == Some(Reason::NoWorker)) {
+            // The workers may have moved.
+            self.refresh_soon();
         }
-        if refusals.is_empty() { Err(deadline.passed("choosing a worker")) } else { Err(no_worker(&refusals)) }
+        answer
     }
 
     /// The workers to ask for a path, best first; those that failed a moment ago come last.
-    fn candidates(&self, view: &View, path: &str) -> Vec<Arc<Worker>> {
+    pub(crate) fn candidates(&self, view: &View, path: &str) -> Vec<Arc<Worker>> {
         let url = placed_url(&view.cluster.mounts, path);
         let mut candidates = view.members_for(&url);
         // Without members everybody takes the same endpoint for the same file, so that caches stay warm.
@@ -120,7 +105,14 @@ impl Routing {
                 candidates.push(Arc::clone(endpoint));
             }
         }
-        candidates.sort_by_key(|worker| worker.is_paused());
+        // One call tries an ejected worker whose pause is over; the others go around it.
+        let first = candidates.iter().position(|worker| !worker.health().is_ejected() || worker.health().claim_probe());
+        if let Some(first) = first {
+            candidates[..=first].rotate_right(1);
+        }
+        if let Some(rest) = candidates.get_mut(1..) {
+            rest.sort_by_key(|worker| worker.health().is_ejected());
+        }
         candidates
     }
 
@@ -148,7 +140,7 @@ impl Routing {
         let members = known.iter().flat_map(|view| view.workers.iter().take(MAX_CANDIDATES));
         let unlisted = |worker: &&Arc<Worker>| !self.endpoints.iter().any(|one| one.address() == worker.address());
         sources.extend(members.filter(unlisted).cloned());
-        sources.sort_by_key(|worker| worker.is_paused());
+        sources.sort_by_key(|worker| worker.health().is_ejected());
 
         let mut refusals = Vec::new();
         let mut failure = None;
@@ -157,16 +149,16 @@ impl Routing {
             let share = deadline.within(deadline.remaining() / left);
             match worker.cluster(share.at(), share).await {
                 Ok(reply) => {
-                    worker.note_success();
+                    worker.health().note_success();
                     return self.adopt(reply, known.as_deref()).await;
                 }
                 Err(CallError::NotAccepted(why)) => {
-                    worker.note_failure();
+                    worker.health().note_failure();
                     refusals.push((Arc::clone(worker.address()), why));
                 }
                 // A worker that is silent or confused is no reason not to ask the next one.
-                Err(CallError::Failed(error)) => {
-                    worker.note_failure();
+                Err(CallError::Failed(error) | CallError::Lost(error) | CallError::Silent(error)) => {
+                    worker.health().note_failure();
                     failure = Some(error);
                 }
             }
@@ -208,9 +200,13 @@ impl Routing {
     /// Compares a reply's ring with the view; where they differ the view is read again in the background, within a
     /// deadline of its own, one reading at a time.
     pub(crate) fn observe(self: &Arc<Self>, ring_epoch: u64) {
-        if self.known().is_none_or(|view| view.cluster.epoch == ring_epoch) {
-            return;
+        if self.known().is_some_and(|view| view.cluster.epoch != ring_epoch) {
+            self.refresh_soon();
         }
+    }
+
+    /// Reads the view again in the background, unless that is being done or was done a moment ago.
+    fn refresh_soon(self: &Arc<Self>) {
         {
             let mut refresh = self.refresh();
             let recent = refresh.started.is_some_and(|started| started.elapsed() < REFRESH_INTERVAL);
@@ -253,6 +249,12 @@ impl Drop for Running {
 }
 
 impl View {
+    /// The address of the worker that owns a path, if that is known.
+    pub(crate) fn owner(&self, path: &str) -> Option<Arc<str>> {
+        let owner = self.members_for(&placed_url(&self.cluster.mounts, path)).into_iter().next();
+        owner.map(|worker| Arc::clone(worker.address()))
+    }
+
     /// The members for a file: its owners, or some of all where there is no ring.
     fn members_for(&self, url: &str) -> Vec<Arc<Worker>> {
         match &self.ring {
@@ -289,7 +291,7 @@ fn ring(reply: &pb::ClusterResponse) -> Option<Ring> {
 /// The URL under which a path is placed on the ring: a mount's name is replaced by what it stands for, and a prefix
 /// with and without its final slash is one. The request carries the path as it was given; a wrong guess here costs a
 /// detour only.
-fn placed_url(mounts: &[Mount], path: &str) -> String {
+pub(crate) fn placed_url(mounts: &[Mount], path: &str) -> String {
     let cut = |prefix: &str| prefix.strip_suffix('/').unwrap_or(prefix).to_owned();
     let path = cut(path);
     if path.contains("://") {

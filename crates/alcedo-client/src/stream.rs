@@ -19,6 +19,7 @@ use crate::deadline::Deadline;
 use crate::decode::Received;
 use crate::error::{Error, Kind, Reason};
 use crate::handles::{Handles, MAX_HANDLES, RETIRE_HANDLES};
+use crate::health::Health;
 
 /// Most unanswered messages on one stream; further calls wait for a place within their deadline. Four times the
 /// outstanding work at which a stream reaches its best rate, with room for slow origins.
@@ -37,7 +38,11 @@ const DRAINING: &str = "the worker is draining";
 pub(crate) enum CallError {
     /// The worker never accepted the call, for this reason: another one may be asked at no cost.
     NotAccepted(String),
-    /// The worker answered with an error, or may have accepted the call.
+    /// The connection broke in the middle: whether the worker had accepted the call is not known.
+    Lost(Error),
+    /// No answer came by the deadline.
+    Silent(Error),
+    /// The worker answered with an error, or with something that cannot be read.
     Failed(Error),
 }
 
@@ -76,6 +81,7 @@ struct Stream {
     handles: RwLock<Handles>,
     /// Whether new calls may use the stream.
     usable: AtomicBool,
+    health: Arc<Health>,
 }
 
 #[derive(Debug, Default)]
@@ -114,18 +120,26 @@ impl End {
                     "the connection to {worker} broke ({cause}); \
                      whether the worker had accepted the lookup is not known"
                 );
-                CallError::Failed(Error::new(Kind::Unavailable, message))
+                CallError::Lost(Error::new(Kind::Unavailable, message))
             }
+        }
+    }
+
+    /// For a call that was not sent yet.
+    fn before(self, worker: &str) -> CallError {
+        match self {
+            Self::Broken(cause) => CallError::NotAccepted(format!("the connection broke: {cause}")),
+            end => end.for_call(worker),
         }
     }
 }
 
 impl Link {
     /// Opens the lookup stream on a connection. Replies are read by a task that ends with the stream or with this link.
-    pub(crate) fn open(worker: Arc<str>, channel: Channel) -> Self {
+    pub(crate) fn open(worker: Arc<str>, channel: Channel, health: Arc<Health>) -> Self {
         let (outbound, frames) = mpsc::channel(OUTBOUND_FRAMES);
-        let stream =
-            Arc::new(Stream { pending: Mutex::default(), handles: RwLock::default(), usable: AtomicBool::new(true) });
+        let (pending, handles) = (Mutex::default(), RwLock::default());
+        let stream = Arc::new(Stream { pending, handles, usable: AtomicBool::new(true), health });
         let ending =
             Ending { stream: Arc::clone(&stream), end: End::Broken("the runtime of the connection ended".to_owned()) };
         let reader = tokio::spawn(read(Arc::clone(&worker), channel.clone(), frames, ending)).abort_handle();
@@ -145,12 +159,14 @@ impl Link {
 
     /// Sends one message and waits for its answer. Dropping the future cancels the message.
     pub(crate) async fn call(&self, mut request: pb::LookupRequest, deadline: Deadline) -> Result<Received, CallError> {
-        let full = || deadline.passed(format_args!("{MAX_PENDING} lookups were under way to {}", self.worker));
+        let full = || {
+            CallError::Silent(deadline.passed(format_args!("{MAX_PENDING} lookups were under way to {}", self.worker)))
+        };
         let slot = timeout_at(deadline.at(), self.slots.acquire()).await.map_err(|_| full())?;
         let _slot = slot.map_err(|_| CallError::NotAccepted("the connection was closed".to_owned()))?;
-        let stuck = || deadline.passed(format_args!("{} did not read what was sent", self.worker));
+        let stuck = || CallError::Silent(deadline.passed(format_args!("{} did not read what was sent", self.worker)));
         let outbound = timeout_at(deadline.at(), self.outbound.reserve()).await.map_err(|_| stuck())?;
-        let outbound = outbound.map_err(|_| self.stream.ended().for_call(&self.worker))?;
+        let outbound = outbound.map_err(|_| self.stream.ended().before(&self.worker))?;
 
         let mut call = Call::register(self)?;
         request.timeout_us = deadline.timeout_us();
@@ -158,7 +174,7 @@ impl Link {
         let reply = match timeout_at(deadline.give_up_at(), &mut call.reply).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Reply::Ended(self.stream.ended()),
-            Err(_) => return Err(deadline.passed(format_args!("waiting for {}", self.worker)).into()),
+            Err(_) => return Err(CallError::Silent(deadline.passed(format_args!("waiting for {}", self.worker)))),
         };
         match reply {
             Reply::Answer(answer) => {
@@ -197,7 +213,7 @@ impl<'a> Call<'a> {
         let (sender, reply) = oneshot::channel();
         let mut pending = link.stream.pending();
         if let Some(end) = &pending.end {
-            return Err(end.clone().for_call(&link.worker));
+            return Err(end.clone().before(&link.worker));
         }
         pending.waiting.insert(id, sender);
         Ok(Self { id, reply, link })
@@ -230,6 +246,7 @@ impl Stream {
 
     /// Takes one frame off the wire.
     fn take(&self, frame: pb::ReplyFrame) -> Result<(), String> {
+        self.health.hear();
         let reply = match frame.body {
             Some(reply_frame::Body::Announce(announce)) => return self.announce(announce),
             Some(reply_frame::Body::Answer(answer)) => Reply::Answer(answer),

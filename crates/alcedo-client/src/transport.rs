@@ -20,6 +20,7 @@ use crate::deadline::Deadline;
 use crate::decode::Received;
 use crate::error::{Error, Kind, cause};
 use crate::handles::Handles;
+use crate::health::Health;
 use crate::stream::{CallError, Link, MAX_REPLY_BYTES};
 
 /// How long a TCP connection may take: more than three round trips around the world.
@@ -32,13 +33,19 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// worker's host may vanish without a word, and a lookup stream is idle for long.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// After a failure a worker is asked last for so long, doubled per further failure up to the cap. It is still asked
-/// where nobody else answers, so the pause costs no call.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Who was refused a connection a moment ago is not asked again at once, however many calls want it: an outage costs a
+/// hundred attempts a second per worker and client, and calls that nobody accepts end at once.
+const REFUSAL_BELIEVED: Duration = Duration::from_millis(10);
 
 /// A shared connection attempt: whoever needs the connection drives it, all get its outcome.
-type Attempt = Shared<BoxFuture<'static, Result<Arc<Link>, Arc<str>>>>;
+type Attempt = Shared<BoxFuture<'static, Result<Arc<Link>, Refusal>>>;
+
+/// Why there is no connection.
+#[derive(Debug, Clone)]
+struct Refusal {
+    why: Arc<str>,
+    at: Instant,
+}
 
 /// One worker and its connections. Nothing is opened before the first call.
 #[derive(Debug)]
@@ -48,13 +55,7 @@ pub(crate) struct Worker {
     /// The last attempt per connection; a finished one holds the link or the reason why there is none.
     connections: Box<[Mutex<Option<Attempt>>]>,
     turn: AtomicUsize,
-    health: Mutex<Health>,
-}
-
-#[derive(Debug, Default)]
-struct Health {
-    failures: u32,
-    paused_until: Option<Instant>,
+    health: Arc<Health>,
 }
 
 impl Worker {
@@ -77,7 +78,7 @@ impl Worker {
             endpoint,
             connections: (0..connections).map(|_| Mutex::default()).collect(),
             turn: AtomicUsize::new(0),
-            health: Mutex::default(),
+            health: Arc::default(),
         })
     }
 
@@ -86,26 +87,9 @@ impl Worker {
         &self.address
     }
 
-    /// Whether it failed a moment ago, so that others should be asked first.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.health().paused_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Notes that a call was not accepted.
-    pub(crate) fn note_failure(&self) {
-        let mut health = self.health();
-        let pause = FIRST_PAUSE.saturating_mul(1 << health.failures.min(16)).min(LONGEST_PAUSE);
-        health.failures = health.failures.saturating_add(1);
-        health.paused_until = Some(Instant::now() + pause);
-    }
-
-    /// Notes that it answered.
-    pub(crate) fn note_success(&self) {
-        *self.health() = Health::default();
-    }
-
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How it has done lately.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// An open connection, connecting until `connect_by` if there is none.
@@ -119,14 +103,31 @@ impl Worker {
             match last.as_ref().map(|attempt| (attempt, attempt.peek())) {
                 Some((_, Some(Ok(link)))) if link.is_usable() => return Ok(Arc::clone(link)),
                 Some((attempt, None)) => attempt.clone(),
-                _ => last.insert(connect(Arc::clone(&self.address), self.endpoint.clone())).clone(),
+                Some((_, Some(Err(refusal)))) if refusal.at.elapsed() < REFUSAL_BELIEVED => {
+                    return Err(CallError::NotAccepted(refusal.why.as_ref().to_owned()));
+                }
+                _ => last.insert(self.connect()).clone(),
             }
         };
         match timeout_at(connect_by, attempt).await {
             Ok(Ok(link)) => Ok(link),
-            Ok(Err(why)) => Err(CallError::NotAccepted(why.as_ref().to_owned())),
+            Ok(Err(refusal)) => Err(CallError::NotAccepted(refusal.why.as_ref().to_owned())),
             Err(_) => Err(CallError::NotAccepted("connecting took too long".to_owned())),
         }
+    }
+
+    fn connect(&self) -> Attempt {
+        let (address, endpoint, health) = (Arc::clone(&self.address), self.endpoint.clone(), Arc::clone(&self.health));
+        let attempt = async move {
+            match endpoint.connect().await {
+                Ok(channel) => {
+                    tracing::debug!(worker = %address, "connected");
+                    Ok(Arc::new(Link::open(address, channel, health)))
+                }
+                Err(error) => Err(Refusal { why: cause(&error).into(), at: Instant::now() }),
+            }
+        };
+        attempt.boxed().shared()
     }
 
     /// One message on the lookup stream.
@@ -193,7 +194,25 @@ impl Worker {
         self.bounded(deadline, client.read(timed(request, deadline))).await
     }
 
-    /// The next message of a listing or read; `None` at its end.
+    /// Starts a check; its messages are taken with [`Self::next_message`].
+    pub(crate) async fn check(
+        &self,
+        path: String,
+        deadline: Deadline,
+    ) -> Result<tonic::Streaming<pb::CheckResponse>, CallError> {
+        let mut client = self.files(deadline.at()).await?;
+        let request = pb::CheckRequest { path, timeout_us: deadline.timeout_us() };
+        self.bounded(deadline, client.check(timed(request, deadline))).await
+    }
+
+    /// Drops what the worker holds below a path.
+    pub(crate) async fn free(&self, path: String, deadline: Deadline) -> Result<pb::FreeResponse, CallError> {
+        let mut client = self.files(deadline.at()).await?;
+        let request = pb::FreeRequest { path, timeout_us: deadline.timeout_us() };
+        self.bounded(deadline, client.free(timed(request, deadline))).await
+    }
+
+    /// The next message of a listing, read or check; `None` at its end.
     pub(crate) async fn next_message<M>(
         &self,
         messages: &mut tonic::Streaming<M>,
@@ -236,15 +255,33 @@ impl Worker {
         deadline: Deadline,
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, CallError> {
-        match timeout_at(deadline.give_up_at(), call).await {
-            Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) => Err(self.failed(&status)),
-            Err(_) => Err(deadline.passed(format_args!("waiting for {}", self.address)).into()),
+        let answered = timeout_at(deadline.give_up_at(), call).await;
+        let silent = |_| CallError::Silent(deadline.passed(format_args!("waiting for {}", self.address)));
+        let answered = answered.map_err(silent)?.map_err(|status| self.failed(&status));
+        if !matches!(answered, Err(CallError::Lost(_))) {
+            self.health.hear();
+        }
+        Ok(answered?.into_inner())
+    }
+
+    /// The error of a call that no other worker is asked for.
+    pub(crate) fn error_of(&self, error: CallError) -> Error {
+        match error {
+            CallError::Failed(error) | CallError::Lost(error) | CallError::Silent(error) => error,
+            CallError::NotAccepted(why) => {
+                let message = format!("no answer from {}: {why}", self.address);
+                Error::new(Kind::Unavailable, message).with_reason(crate::error::Reason::NoWorker)
+            }
         }
     }
 
     fn failed(&self, status: &tonic::Status) -> CallError {
-        CallError::answered(Error::from_status(&self.address, status))
+        use std::error::Error as _;
+        let error = Error::from_status(&self.address, status);
+        match status.source() {
+            Some(_) => CallError::Lost(error),
+            None => CallError::answered(error),
+        }
     }
 }
 
@@ -254,19 +291,6 @@ fn timed<T>(message: T, deadline: Deadline) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(deadline.give_up_at().saturating_duration_since(Instant::now()));
     request
-}
-
-fn connect(address: Arc<str>, endpoint: Endpoint) -> Attempt {
-    let attempt = async move {
-        match endpoint.connect().await {
-            Ok(channel) => {
-                tracing::debug!(worker = %address, "connected");
-                Ok(Arc::new(Link::open(address, channel)))
-            }
-            Err(error) => Err(Arc::from(cause(&error))),
-        }
-    };
-    attempt.boxed().shared()
 }
 
 /// The error of a call that nobody accepted.
@@ -279,3 +303,32 @@ pub(crate) fn no_worker(refusals: &[(Arc<str>, String)]) -> Error {
 
 /// How many workers a message names, so that a large cluster's outage stays readable.
 const SHOWN_REFUSALS: usize = 4;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    /// Why there is no connection to a worker at an address where nobody listens.
+    async fn refusal(worker: &Worker) -> String {
+        match worker.link(Instant::now() + Duration::from_secs(60)).await {
+            Err(CallError::NotAccepted(why)) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_believed_for_a_moment_by_all() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let worker = Worker::new(&free.to_string(), 1).unwrap();
+        let planted = Refusal { why: "planted".into(), at: Instant::now() };
+        let attempt = async move { Err(planted) }.boxed().shared();
+        assert!(attempt.clone().now_or_never().is_some());
+        *worker.connections[0].lock().unwrap() = Some(attempt);
+        for _ in 0..1_000 {
+            assert_eq!(refusal(&worker).await, "planted");
+        }
+        tokio::time::advance(REFUSAL_BELIEVED).await;
+        assert_ne!(refusal(&worker).await, "planted");
+    }
+}

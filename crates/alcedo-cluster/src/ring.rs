@@ -50,6 +50,8 @@ struct Inner {
     vnodes: HashRing<VirtualNode, Identity>,
     /// How many members each virtual node names; fewer than [`MAX_OWNERS`] only if there are fewer members.
     owners_per_file: usize,
+    /// Each member's part of the hash space, in the order of the members.
+    shares: Box<[f64]>,
 }
 
 impl Ring {
@@ -57,10 +59,12 @@ impl Ring {
     pub fn new(members: &Members) -> Self {
         let places = places(members.as_slice());
         let (vnodes, owners_per_file) = with_successors(&places);
+        let shares = shares(&places, members.len());
         drop(places);
         let mut ring = HashRing::with_hasher(Identity);
         ring.batch_add(vnodes);
-        let inner = Inner { members: members.clone(), epoch: epoch(members.as_slice()), vnodes: ring, owners_per_file };
+        let epoch = epoch(members.as_slice());
+        let inner = Inner { members: members.clone(), epoch, vnodes: ring, owners_per_file, shares };
         Self { inner: Arc::new(inner) }
     }
 
@@ -72,6 +76,12 @@ impl Ring {
     /// The members that the ring was built from.
     pub fn members(&self) -> &Members {
         &self.inner.members
+    }
+
+    /// The part of the hash space that each member owns, in the order of [`Self::members`]; together they are 1. Nothing
+    /// if the ring has no members.
+    pub fn shares(&self) -> &[f64] {
+        &self.inner.shares
     }
 
     /// The owner of the file with this canonical URL, then up to [`MAX_REPLICAS`] replicas; all distinct. Nothing if
@@ -197,6 +207,22 @@ fn with_successors(places: &[(u64, u16)]) -> (Vec<VirtualNode>, usize) {
         }
     }
     (vnodes, owners_per_file)
+}
+
+/// The part of the hash space before each member's virtual nodes, which is what they own.
+fn shares(places: &[(u64, u16)], members: usize) -> Box<[f64]> {
+    let mut owned = vec![0_u128; members];
+    let mut before = places.last().map_or(0, |last| last.0);
+    for &(hash, index) in places {
+        // Wrapping, because the first node owns from the last one around zero; a single node owns all, not nothing.
+        let arc = hash.wrapping_sub(before);
+        let arc = if arc == 0 { 1 << u64::BITS } else { u128::from(arc) };
+        if let Some(owned) = owned.get_mut(usize::from(index)) {
+            *owned += arc;
+        }
+        before = hash;
+    }
+    owned.into_iter().map(|owned| owned as f64 / 2_f64.powi(64)).collect()
 }
 
 /// xxh3-64 of the members sorted by id, each as `<id>,<weight>,<zone>` and a line feed.
@@ -330,6 +356,20 @@ mod tests {
             let share = files[&format!("w{number}")] as f64 / FILES as f64 * 10.0 / f64::from(number);
             assert!((0.9..=1.1).contains(&share), "weight {number} holds {share:.3} times its share");
         }
+    }
+
+    #[test]
+    fn shares_are_what_the_files_fall_on() {
+        let ring = ring(members(5));
+        let files = files_by_owner(&ring);
+        for (member, share) in ring.members().iter().zip(ring.shares()) {
+            let counted = files[member.id()] as f64 / FILES as f64;
+            assert!((counted - share).abs() < 0.01, "{} owns {share:.4} and holds {counted:.4}", member.id());
+        }
+        assert!((ring.shares().iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!(Ring::new(&Members::default()).shares().is_empty());
+        assert_eq!(*shares(&[(7, 0)], 1), [1.0]);
+        assert_eq!(*shares(&[(0, 1), (1 << 63, 0)], 2), [0.5, 0.5]);
     }
 
     #[test]

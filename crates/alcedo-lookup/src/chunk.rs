@@ -22,13 +22,13 @@ pub(crate) struct PageTable {
     /// Header and body of the dictionary page, as a range of the file.
     pub(crate) dictionary: Option<Range<u64>>,
     /// Data pages in file order.
-    pages: Box<[PageLocation]>,
+    pub(crate) pages: Box<[PageLocation]>,
     /// Rows of the row group.
-    rows: u64,
+    pub(crate) rows: u64,
     /// Every data page starts a row. Where pages split rows, the chunk is only read as a whole.
     pub(crate) aligned: bool,
     /// Per data page, for a key column.
-    bounds: Option<Box<[Bounds]>>,
+    pub(crate) bounds: Option<Box<[Bounds]>>,
 }
 
 impl PageTable {

@@ -108,6 +108,10 @@ fn encoding(code: i32) -> Result<Encoding, Error> {
     })
 }
 
+fn uses_dictionary(page: &Page) -> bool {
+    matches!(page.encoding(), Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY)
+}
+
 /// A stretch of a column chunk's rows.
 #[derive(Clone)]
 pub(crate) enum Part {
@@ -120,6 +124,7 @@ pub(crate) enum Part {
 /// A [`PageReader`] over inflated pages of one column chunk, with gaps.
 pub(crate) struct PageSequence {
     dictionary: Option<Page>,
+    has_dictionary: bool,
     parts: VecDeque<Part>,
     /// Every data page starts a record. False for chunks whose pages split rows.
     aligned: bool,
@@ -127,7 +132,8 @@ pub(crate) struct PageSequence {
 
 impl PageSequence {
     pub(crate) fn new(dictionary: Option<Page>, parts: impl IntoIterator<Item = Part>, aligned: bool) -> Self {
-        Self { dictionary, parts: parts.into_iter().collect(), aligned }
+        let has_dictionary = dictionary.as_ref().is_some_and(Page::is_dictionary_page);
+        Self { dictionary, has_dictionary, parts: parts.into_iter().collect(), aligned }
     }
 }
 
@@ -146,6 +152,10 @@ impl PageReader for PageSequence {
         }
         match self.parts.pop_front() {
             None => Ok(None),
+            // The parquet crate panics over it.
+            Some(Part::Data { page, .. }) if uses_dictionary(&page) && !self.has_dictionary => {
+                Err(ParquetError::General("a data page needs a dictionary that its column chunk has not".to_owned()))
+            }
             Some(Part::Data { page, .. }) => Ok(Some(page)),
             Some(Part::Gap(rows)) => Err(ParquetError::General(format!("{rows} rows are read that were not fetched"))),
         }

@@ -3,6 +3,8 @@
 //! It is made from the footer alone. Page tables of column chunks join it as lookups learn them, from the page index or
 //! from the chunks themselves; they are shared by all lookups of the file version and counted by [`FileIndex::weight`].
 
+mod codec;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +68,11 @@ impl FileIndex {
             tables: RwLock::default(),
             tables_weight: AtomicU64::new(0),
         }
+    }
+
+    /// Bytes of the file.
+    pub fn file_size(&self) -> u64 {
+        self.file_size
     }
 
     /// Rows of the file: the sum over its row groups (a footer's own total is sometimes wrong).

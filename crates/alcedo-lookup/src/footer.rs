@@ -25,7 +25,7 @@ pub(crate) const MAGIC_ENCRYPTED: &[u8; 4] = b"PARE";
 
 /// Statistics longer than this are cut, the lower bound downward and the upper bound upward: they need only separate
 /// row groups and data pages.
-const MAX_BOUND_BYTES: usize = 64;
+pub(crate) const MAX_BOUND_BYTES: usize = 64;
 
 /// A footer's content.
 pub(crate) struct Footer {
@@ -55,18 +55,18 @@ pub(crate) struct RowGroup {
 /// checks.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Chunk {
-    data_page_offset: i64,
-    dictionary_offset: i64,
-    compressed_bytes: i64,
+    pub(crate) data_page_offset: i64,
+    pub(crate) dictionary_offset: i64,
+    pub(crate) compressed_bytes: i64,
     pub(crate) codec: i32,
     /// Values including nulls.
     pub(crate) values: i64,
-    offset_index: (i64, i32),
-    column_index: (i64, i32),
+    pub(crate) offset_index: (i64, i32),
+    pub(crate) column_index: (i64, i32),
     pub(crate) stats: Option<Box<Stats>>,
     pub(crate) encrypted: bool,
     /// The chunk is in another file, which Parquet allows and nobody reads.
-    elsewhere: bool,
+    pub(crate) elsewhere: bool,
 }
 
 /// A chunk's statistics as the file has them; `probe` decides what may be believed.

@@ -34,6 +34,9 @@ const OTHER_TAG: &str = "it no longer has the entity tag that was asked for";
 const NO_CREDENTIALS: &str = "no credentials: none are configured and the cloud's metadata service gave none; set \
      credentials_file, the store's environment variables, or anonymous = true";
 
+/// The cause where a local path leaves its mount.
+pub(crate) const LEADS_OUT: &str = "a symbolic link leads out of the mount's directory, or in a circle";
+
 /// A failure of this crate. Messages name the file's canonical URL, the cause and, where there is one, the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -63,7 +66,7 @@ pub enum Error {
         url: Arc<str>,
     },
     /// The origin refuses to show the file (401, 403, file permissions, a symbolic link out of the mount).
-    #[error("{url}: {cause}: check the mount's credentials and the bucket policy or file permissions")]
+    #[error("{url}: {cause}: {}", remedy(url, cause))]
     Denied {
         /// Canonical URL of the file.
         url: Arc<str>,
@@ -178,6 +181,15 @@ impl Error {
     /// A mount that cannot work.
     pub(crate) fn config(mount: &str, why: impl AsRef<str>) -> Self {
         Self::Config { mount: scrub(mount), why: scrub(why.as_ref()) }
+    }
+}
+
+/// What to do about a refusal: local files have no credentials and no policy.
+fn remedy(url: &str, cause: &str) -> &'static str {
+    match (url.starts_with("file://"), cause == LEADS_OUT) {
+        (true, true) => "links are followed inside the mount only",
+        (true, false) => "check the permissions of the file and of the directories above it",
+        (false, _) => "check the mount's credentials and the bucket policy",
     }
 }
 

@@ -6,6 +6,7 @@
 //! so that an overwrite in place during the read is seen. What cannot be seen is one single write that is under way for
 //! the whole of the read, since the kernel stamps a write at its beginning: files of a lake are replaced by rename.
 
+use crate::error::LEADS_OUT;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
@@ -125,10 +126,7 @@ fn sorted(location: &Path, errno: Errno) -> Error {
         Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::ISDIR => {
             Error::NotFound { path, source: errno.into() }
         }
-        Errno::XDEV | Errno::LOOP => Error::PermissionDenied {
-            path,
-            source: "a symbolic link leads out of the mount's directory, or in a circle".into(),
-        },
+        Errno::XDEV | Errno::LOOP => Error::PermissionDenied { path, source: LEADS_OUT.into() },
         Errno::ACCESS | Errno::PERM => {
             Error::PermissionDenied { path, source: format!("the operating system says: {errno}").into() }
         }

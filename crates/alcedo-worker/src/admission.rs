@@ -5,6 +5,7 @@
 //! makes all answers late.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,6 +21,11 @@ const MAX_QUEUE_WAIT: Duration = Duration::from_millis(20);
 const QUEUE_SHARE: u32 = 4;
 /// Advice to those who are turned away: a little more than a full queue takes to move.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// The same where memory is short, which takes about so long to be looked at again.
+const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Most permits of one lookup, as a part of all: a multi-get of very many keys leaves room for others, and is one
+/// request's work at a time in any case.
+const WEIGHT_SHARE: u32 = 4;
 /// What is taken off a call's own timeout, so that our answer, which says why, is on its way before the caller gives
 /// up.
 const HOP_MARGIN: Duration = Duration::from_millis(5);
@@ -44,9 +50,12 @@ impl Deadline {
 #[derive(Debug)]
 pub struct Admission {
     permits: Arc<Semaphore>,
-    total: u32,
-    default_timeout: Duration,
-    max_timeout: Duration,
+    /// Most permits of one request.
+    heaviest: u32,
+    default_timeout_us: AtomicU64,
+    max_timeout_us: AtomicU64,
+    /// The process has nearly all the memory that it may have.
+    memory_is_short: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -54,24 +63,43 @@ impl Admission {
     /// All permits free.
     pub fn new(config: &LookupConfig, metrics: Arc<Metrics>) -> Self {
         let total = config.permits.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
-        Self {
+        let admission = Self {
             permits: Arc::new(Semaphore::new(total)),
-            total: total as u32,
-            default_timeout: config.default_timeout,
-            max_timeout: config.max_timeout,
+            heaviest: (total as u32 / WEIGHT_SHARE).max(1),
+            default_timeout_us: AtomicU64::new(0),
+            max_timeout_us: AtomicU64::new(0),
+            memory_is_short: AtomicBool::new(false),
             metrics,
-        }
+        };
+        admission.set_timeouts(config);
+        admission
+    }
+
+    /// Takes other times for requests that arrive from now on.
+    pub(crate) fn set_timeouts(&self, config: &LookupConfig) {
+        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.default_timeout_us.store(us(config.default_timeout), Ordering::Relaxed);
+        self.max_timeout_us.store(us(config.max_timeout), Ordering::Relaxed);
+    }
+
+    /// While memory is short, whoever asks is turned away.
+    pub(crate) fn set_memory_is_short(&self, is_short: bool) {
+        self.memory_is_short.store(is_short, Ordering::Relaxed);
+    }
+
+    fn max_timeout(&self) -> Duration {
+        Duration::from_micros(self.max_timeout_us.load(Ordering::Relaxed))
     }
 
     /// The time of a request that arrives now. `message` is what its message says, `call` what the gRPC call says; the
     /// shorter wins, and none means the default.
     pub fn deadline(&self, message: Option<Duration>, call: Option<Duration>) -> Deadline {
-        self.deadline_or(self.default_timeout, message, call)
+        self.deadline_or(Duration::from_micros(self.default_timeout_us.load(Ordering::Relaxed)), message, call)
     }
 
     /// As [`Admission::deadline`] for calls that move much and whose default is the longest time allowed.
     pub fn long_deadline(&self, message: Option<Duration>, call: Option<Duration>) -> Deadline {
-        self.deadline_or(self.max_timeout, message, call)
+        self.deadline_or(self.max_timeout(), message, call)
     }
 
     fn deadline_or(&self, default: Duration, message: Option<Duration>, call: Option<Duration>) -> Deadline {
@@ -80,16 +108,20 @@ impl Admission {
             (Some(message), Some(call)) => message.min(call),
             (message, call) => message.or(call).unwrap_or(default),
         };
-        let timeout = asked.min(self.max_timeout);
+        let timeout = asked.min(self.max_timeout());
         Deadline { timeout, at: Instant::now() + timeout }
     }
 
-    /// Waits for `weight` permits, or for all of them if there are fewer, and at most a short time.
+    /// Waits for `weight` permits, or for a quarter of all if that is fewer, and at most a short time.
     ///
     /// # Errors
     /// [`Error::Overloaded`]; nothing was done.
     pub async fn admit(&self, weight: usize, deadline: Deadline) -> Result<OwnedSemaphorePermit, Error> {
-        let weight = u32::try_from(weight).unwrap_or(u32::MAX).clamp(1, self.total);
+        let weight = u32::try_from(weight).unwrap_or(u32::MAX).clamp(1, self.heaviest);
+        if self.memory_is_short.load(Ordering::Relaxed) {
+            self.metrics.shed_memory_total.up();
+            return Err(Error::Overloaded { what: "memory.limit is nearly reached", retry_after: MEMORY_RETRY_AFTER });
+        }
         let shed = || Error::Overloaded { what: "all lookup.permits are taken", retry_after: RETRY_AFTER };
         let permits = Arc::clone(&self.permits);
         if let Ok(permit) = Arc::clone(&permits).try_acquire_many_owned(weight) {
@@ -118,25 +150,45 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_multi_get_weighs_its_keys_and_the_rest_is_turned_away_soon() {
-        let admission = admission(10);
+        let admission = admission(40);
         let deadline = admission.deadline(None, None);
-        let held = admission.admit(8, deadline).await.unwrap();
-        let small = admission.admit(2, deadline).await.unwrap();
+        let held: Vec<_> =
+            futures::future::join_all((0..4).map(|_| admission.admit(8, deadline))).await.into_iter().collect();
+        let small = admission.admit(8, deadline).await.unwrap();
         let began = Instant::now();
         let shed = admission.admit(1, deadline).await.unwrap_err();
         assert!(matches!(shed, Error::Overloaded { retry_after, .. } if retry_after == RETRY_AFTER));
         assert_eq!(began.elapsed(), MAX_QUEUE_WAIT);
         assert_eq!(admission.metrics.shed_total.get(), 1);
-        drop((held, small));
-        // More keys than permits: it waits for all of them instead of for ever.
-        let whole = admission.admit(1_000, deadline).await.unwrap();
-        assert!(admission.permits.try_acquire().is_err());
-        drop(whole);
         let hurried = admission.deadline(Some(Duration::from_millis(8)), None);
-        let _all = admission.admit(10, deadline).await.unwrap();
         let began = Instant::now();
         admission.admit(1, hurried).await.unwrap_err();
         assert_eq!(began.elapsed(), Duration::from_millis(2));
+        drop((held, small));
+        drop(admission.admit(1, deadline).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_lookup_takes_a_quarter_at_most_however_many_keys_it_has() {
+        let admission = admission(512);
+        let deadline = admission.deadline(None, None);
+        let heavy = admission.admit(1_024, deadline).await.unwrap();
+        assert_eq!((heavy.num_permits(), admission.permits.available_permits()), (128, 384));
+        let began = Instant::now();
+        let others: Vec<_> =
+            futures::future::join_all((0..384).map(|_| admission.admit(1, deadline))).await.into_iter().collect();
+        assert!(others.iter().all(Result::is_ok) && began.elapsed().is_zero());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_memory_is_short_all_are_turned_away() {
+        let admission = admission(8);
+        let deadline = admission.deadline(None, None);
+        admission.set_memory_is_short(true);
+        assert!(matches!(admission.admit(1, deadline).await, Err(Error::Overloaded { .. })));
+        assert_eq!(admission.metrics.shed_memory_total.get(), 1);
+        admission.set_memory_is_short(false);
+        drop(admission.admit(1, deadline).await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]

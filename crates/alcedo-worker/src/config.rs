@@ -5,6 +5,7 @@
 //! origin can be told.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use alcedo_cluster::{Member, Members};
@@ -14,7 +15,8 @@ use serde::{Deserialize, Deserializer};
 
 pub use crate::config_document::ConfigError;
 use crate::config_document::{Document, in_file, nearest, plain, unknown_key};
-use crate::config_keys::{CONFIG_KEYS, KeyType};
+use crate::config_keys::{CONFIG_KEYS, ConfigKey, KeyType};
+pub use crate::config_tables::{AdminConfig, AdminListen, ConnectionsConfig, DrainConfig, LogConfig, MemoryConfig};
 use crate::units;
 
 /// Ceiling of `runtimes`: more threads than any machine has cores.
@@ -27,6 +29,12 @@ const MAX_SCHEMA_DEPTH: usize = 100;
 const MAX_KEYS: usize = 1_024;
 /// Ceiling of every count that bounds a queue or a table: above it a bound protects nothing.
 const MAX_COUNT: usize = 1_000_000;
+
+/// Ends of what a connection may wait: below, it would close between two calls; above, it would never.
+const MIN_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Ceiling of the times of a drain: a service manager kills long before.
+const MAX_DRAIN: Duration = Duration::from_secs(3_600);
 
 /// Everything that can be set. [`CONFIG_KEYS`] documents each key.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,6 +54,9 @@ pub struct Config {
     /// The ring's workers; empty: this one alone.
     #[serde(deserialize_with = "members")]
     pub members: Members,
+    /// A file with the ring's workers, instead of `members`.
+    #[serde(deserialize_with = "units::path")]
+    pub members_file: Option<PathBuf>,
     /// The origins.
     #[serde(rename = "mount")]
     pub mounts: Vec<MountConfig>,
@@ -57,6 +68,14 @@ pub struct Config {
     pub lookup: LookupConfig,
     /// Bounds of connections.
     pub connections: ConnectionsConfig,
+    /// The admin port.
+    pub admin: AdminConfig,
+    /// How the worker stops.
+    pub drain: DrainConfig,
+    /// Memory of the whole process.
+    pub memory: MemoryConfig,
+    /// The log.
+    pub log: LogConfig,
     /// What the settings were read from.
     #[serde(skip)]
     document: Document,
@@ -66,7 +85,13 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
-    /// Bytes of fetched pages.
+    /// Directory of the page store and the metadata store; none: both are in memory.
+    #[serde(deserialize_with = "units::path")]
+    pub dir: Option<PathBuf>,
+    /// Bytes of the page store on disk.
+    #[serde(rename = "disk", deserialize_with = "units::size")]
+    pub disk_bytes: u64,
+    /// Bytes of fetched pages in memory, where there is no directory.
     #[serde(rename = "pages", deserialize_with = "units::size")]
     pub pages_bytes: u64,
     /// Bytes of file indexes.
@@ -114,18 +139,6 @@ pub struct LookupConfig {
     pub learn_bytes: u64,
 }
 
-/// The table `[connections]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ConnectionsConfig {
-    /// Open connections.
-    pub max: usize,
-    /// Calls of one connection at once.
-    pub streams: u32,
-    /// Unanswered requests of one lookup stream.
-    pub unanswered: usize,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -135,11 +148,16 @@ impl Default for Config {
             insecure_bind: false,
             runtimes: 0,
             members: Members::default(),
+            members_file: None,
             mounts: Vec::new(),
             origin: OriginLimits::default(),
             cache: CacheConfig::default(),
             lookup: LookupConfig::default(),
             connections: ConnectionsConfig::default(),
+            admin: AdminConfig::default(),
+            drain: DrainConfig::default(),
+            memory: MemoryConfig::default(),
+            log: LogConfig::default(),
             document: Document::default(),
         }
     }
@@ -147,7 +165,13 @@ impl Default for Config {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { pages_bytes: 256 << 20, index_bytes: 64 << 20, listings_bytes: 32 << 20 }
+        Self {
+            dir: None,
+            disk_bytes: 16 << 30,
+            pages_bytes: 256 << 20,
+            index_bytes: 64 << 20,
+            listings_bytes: 32 << 20,
+        }
     }
 }
 
@@ -194,12 +218,6 @@ impl LookupConfig {
             speculate_bytes: self.speculate_bytes,
             coalesce_gap_bytes: self.coalesce_gap_bytes,
         }
-    }
-}
-
-impl Default for ConnectionsConfig {
-    fn default() -> Self {
-        Self { max: 4_096, streams: 256, unanswered: 1_024 }
     }
 }
 
@@ -270,11 +288,38 @@ impl Config {
         lines
     }
 
-    /// Checks the rules between settings.
+    /// The keys whose values differ between these settings and others: those that a running worker takes, and those
+    /// that need a restart.
+    pub fn changed(&self, other: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
+        let value_of = |config: &Self, key: &str| config.document.value(key).map(ToString::to_string);
+        let is_changed = |key: &&ConfigKey| {
+            let default = || Some(key.default.to_owned());
+            value_of(self, key.name).or_else(default) != value_of(other, key.name).or_else(default)
+        };
+        let (live, fixed): (Vec<_>, Vec<_>) = CONFIG_KEYS.iter().filter(is_changed).partition(|key| key.reloads);
+        let names = |keys: Vec<&ConfigKey>| keys.into_iter().map(|key| key.name).collect();
+        (names(live), names(fixed))
+    }
+
+    /// Checks the settings as a whole, for a worker that is to start.
     ///
     /// # Errors
     /// The first broken rule.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_rules()?;
+        // A worker that runs may be taken out of the list, for instance to drain it; one that starts is misspelt there.
+        if !self.members.is_empty() && self.members.get(&self.worker_id).is_none() {
+            let ids: Vec<&str> = self.members.iter().map(Member::id).collect();
+            let hint = nearest(&self.worker_id, &ids).map(|id| format!(": did you mean `{id}`?")).unwrap_or_default();
+            return Err(
+                self.error("worker_id", format!("worker_id `{}` is not among the members{hint}", self.worker_id))
+            );
+        }
+        Ok(())
+    }
+
+    /// Checks the rules between settings.
+    pub(crate) fn check_rules(&self) -> Result<(), ConfigError> {
         self.check_ranges()?;
         if !self.listen.ip().is_loopback() && !self.insecure_bind {
             let why = format!(
@@ -284,19 +329,30 @@ impl Config {
             );
             return Err(self.error("listen", why));
         }
-        if self.listen.ip().is_unspecified() && self.members.is_empty() && self.advertise.is_empty() {
+        if let AdminListen::At(admin) = self.admin.listen
+            && !admin.ip().is_loopback()
+            && !self.insecure_bind
+        {
+            let why = format!(
+                "admin.listen = \"{admin}\" is reachable from other machines, and there is no authentication: listen on \
+                 127.0.0.1, or set insecure_bind = true if everybody on that network may see this worker's numbers"
+            );
+            return Err(self.error("admin.listen", why));
+        }
+        if self.members_file.is_some() && !self.members.is_empty() {
+            let why = "members and members_file exclude each other: leave one of them out".to_owned();
+            return Err(self.error("members_file", why));
+        }
+        if self.listen.ip().is_unspecified()
+            && self.members.is_empty()
+            && self.members_file.is_none()
+            && self.advertise.is_empty()
+        {
             let why = format!(
                 "listen = \"{}\" is no address that clients can be told: set advertise or members",
                 self.listen
             );
             return Err(self.error("listen", why));
-        }
-        if !self.members.is_empty() && self.members.get(&self.worker_id).is_none() {
-            let ids: Vec<&str> = self.members.iter().map(Member::id).collect();
-            let hint = nearest(&self.worker_id, &ids).map(|id| format!(": did you mean `{id}`?")).unwrap_or_default();
-            return Err(
-                self.error("worker_id", format!("worker_id `{}` is not among the members{hint}", self.worker_id))
-            );
         }
         Ok(())
     }
@@ -330,6 +386,26 @@ impl Config {
         for (key, value, ceiling) in counts {
             if value == 0 || value > ceiling {
                 return Err(self.error(key, format!("{key} is at least 1 and at most {ceiling}")));
+            }
+        }
+        let connections = &self.connections;
+        let waits = [
+            ("connections.idle_timeout", connections.idle_timeout),
+            ("connections.write_timeout", connections.write_timeout),
+            ("connections.max_age", connections.max_age),
+        ];
+        for (key, wait) in waits {
+            if wait < MIN_WAIT || wait > MAX_WAIT {
+                return Err(self.error(key, format!("{key} is at least 1s and at most 30days")));
+            }
+        }
+        if connections.idle_timeout < lookup.max_timeout {
+            let why = "connections.idle_timeout is at least lookup.max_timeout: a call may be silent for that long";
+            return Err(self.error("connections.idle_timeout", why.to_owned()));
+        }
+        for (key, wait) in [("drain.notice", self.drain.notice), ("drain.grace", self.drain.grace)] {
+            if wait > MAX_DRAIN {
+                return Err(self.error(key, format!("{key} is at most 1h")));
             }
         }
         if lookup.footer_bytes > MAX_FOOTER_BYTES {
@@ -418,7 +494,7 @@ mod tests {
         );
         assert_eq!(
             error("[cache]\nzzz = 1\n"),
-            "worker.toml:2: unknown key `zzz`: known here are pages, index, listings"
+            "worker.toml:2: unknown key `zzz`: known here are dir, disk, pages, index, listings"
         );
     }
 
@@ -459,6 +535,51 @@ mod tests {
         assert!(config.check().unwrap_err().to_string().contains("set advertise or members"));
         config.apply_override("advertise", "w.example:7610", "--advertise").unwrap();
         config.check().unwrap();
+    }
+
+    #[test]
+    fn the_admin_port_follows_the_same_rule() {
+        let config = Config::from_toml("[admin]\nlisten = \"0.0.0.0:7611\"\n", "worker.toml").unwrap();
+        let refused = config.check().unwrap_err().to_string();
+        assert!(refused.starts_with("worker.toml:2: admin.listen = \"0.0.0.0:7611\" is reachable"), "{refused}");
+        let read = |text: &str| Config::from_toml(text, "worker.toml").unwrap().admin.listen;
+        assert_eq!(read("[admin]\nlisten = \"\"\n"), AdminListen::Off);
+        assert_eq!((read(""), read("[admin]\nlisten = \"beside\"\n")), (AdminListen::Beside, AdminListen::Beside));
+        assert_eq!(
+            error("[admin]\nlisten = \"here\"\n"),
+            "worker.toml:2: `listen`: `here` is not an address such as \"127.0.0.1:7611\", \"beside\", or empty"
+        );
+    }
+
+    #[test]
+    fn there_is_one_source_of_members() {
+        let text = "members_file = \"m\"\nmembers = [\"worker=h:1\"]\n";
+        assert_eq!(
+            Config::from_toml(text, "worker.toml").unwrap().check().unwrap_err().to_string(),
+            "worker.toml:1: members and members_file exclude each other: leave one of them out"
+        );
+    }
+
+    #[test]
+    fn waits_that_would_break_calls_are_refused() {
+        assert_eq!(
+            error("[connections]\nmax_age = \"10ms\"\n"),
+            "worker.toml:2: connections.max_age is at least 1s and at most 30days"
+        );
+        assert!(error("[connections]\nidle_timeout = \"20s\"\n").contains("is at least lookup.max_timeout"));
+        assert_eq!(error("[drain]\ngrace = \"2h\"\n"), "worker.toml:2: drain.grace is at most 1h");
+    }
+
+    #[test]
+    fn changed_keys_are_told_apart_by_whether_they_need_a_restart() {
+        let read = |text: &str| Config::from_toml(text, "worker.toml").unwrap();
+        let before = read("[lookup]\npermits = 7\n");
+        let after = read("runtimes = 2\n[lookup]\npermits = 7\nmax_timeout = \"20s\"\n");
+        assert_eq!(before.changed(&after), (vec!["lookup.max_timeout"], vec!["runtimes"]));
+        // The default, said or not, is the same.
+        assert_eq!(read("runtimes = 0\n").changed(&read("")), (vec![], vec![]));
+        let mount = |url: &str| read(&format!("[[mount]]\nname = \"a\"\nurl = \"s3://{url}\"\n"));
+        assert_eq!(mount("b").changed(&mount("c")), (vec![], vec!["mount"]));
     }
 
     #[test]
@@ -507,11 +628,12 @@ mod tests {
         let read = Config::from_toml(&written, "all.toml").unwrap();
         assert_eq!(format!("{read:?}"), format!("{:?}", Config::default()));
         // What serde says that a table has is what the table of keys has.
-        for table in ["", "cache", "lookup", "connections", "origin"] {
+        let tables = ["cache", "lookup", "connections", "origin", "admin", "drain", "memory", "log"];
+        for table in tables.into_iter().chain([""]) {
             let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
             let refused = toml::from_str::<Config>(&format!("{header}zzzzz = 1\n")).unwrap_err();
             let (_, mut known) = unknown_field(refused.message()).unwrap();
-            known.retain(|name| !["cache", "lookup", "connections", "origin"].contains(name));
+            known.retain(|name| !tables.contains(name));
             let mut documented: Vec<&str> = CONFIG_KEYS
                 .iter()
                 .map(|key| key.name.split_once('.').unwrap_or(("", key.name)))

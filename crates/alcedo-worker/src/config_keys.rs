@@ -48,13 +48,59 @@ pub struct ConfigKey {
     pub default: &'static str,
     /// What it does.
     pub meaning: &'static str,
+    /// Whether a running worker takes another value on SIGHUP; the others need a restart.
+    pub reloads: bool,
 }
 
 const fn key(name: &'static str, ty: KeyType, default: &'static str, meaning: &'static str) -> ConfigKey {
-    ConfigKey { name, ty, default, meaning }
+    ConfigKey { name, ty, default, meaning, reloads: false }
+}
+
+/// A key that a running worker takes another value of.
+const fn live(name: &'static str, ty: KeyType, default: &'static str, meaning: &'static str) -> ConfigKey {
+    ConfigKey { name, ty, default, meaning, reloads: true }
 }
 
 use KeyType::{Count, Duration, Flag, List, Size, Tables, Text};
+
+/// The settings of one `[[mount]]` table: name, form, default and meaning.
+pub const MOUNT_KEYS: &[(&str, &str, &str, &str)] = &[
+    ("name", "text", "required", "Its name in requests: `[a-z0-9][a-z0-9_-]{0,62}`."),
+    (
+        "url",
+        "text",
+        "required",
+        "`s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix` or `file:///directory`.",
+    ),
+    (
+        "endpoint",
+        "text",
+        "the store's own",
+        "Another address of the store's API, for stores compatible with S3 and for emulators.",
+    ),
+    ("region", "text", "`us-east-1`", "S3 region, where the environment does not say it."),
+    ("account", "text", "none", "Azure storage account."),
+    (
+        "allow_http",
+        "true or false",
+        "`false`",
+        "Whether requests and data may travel without TLS, readable on the way.",
+    ),
+    ("anonymous", "true or false", "`false`", "Whether requests are sent unsigned, for public buckets."),
+    (
+        "credentials_file",
+        "text",
+        "none",
+        "A file with the credentials; without it the store's standard variables and instance metadata are used.",
+    ),
+    (
+        "freshness",
+        "text or table",
+        "`\"ttl\"`",
+        "How old knowledge about a file may be: `immutable`, `always`, `ttl`, or `{ mode = \"ttl\", soft = \"30s\", hard = \"5m\" }`.",
+    ),
+    ("limits", "table", "`[origin]`", "The keys of `[origin]` for this mount alone."),
+];
 
 /// Every setting of a worker, in the order of the documents.
 pub const CONFIG_KEYS: &[ConfigKey] = &[
@@ -78,7 +124,14 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         "Allow `listen` on an address that other machines reach, without authentication.",
     ),
     key("runtimes", Count, "0", "Threads that serve requests; 0: one per core."),
-    key("members", List, "[]", "All workers of the ring as `id=host:port[,weight[,zone]]`; empty: this worker alone."),
+    live("members", List, "[]", "All workers of the ring as `id=host:port[,weight[,zone]]`; empty: this worker alone."),
+    key(
+        "members_file",
+        Text,
+        "\"\"",
+        "A file with the same, one worker per line, that is watched: a new content is taken at once, a broken one is \
+         logged and the last good one stays.",
+    ),
     key("mount", Tables, "[]", "The origins that are served: one `[[mount]]` table each, with `name` and `url`."),
     key("origin.concurrent_gets", Count, "64", "Requests to one mount's origin under way at once."),
     key("origin.buffered_bytes", Count, "268435456", "Bytes of one mount's answers in memory on their way at once."),
@@ -87,15 +140,22 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     key("origin.connect_timeout", Duration, "\"1s\"", "Longest time to open a connection to an origin."),
     key("origin.retry_pause", Duration, "\"25ms\"", "Pause before a second attempt."),
     key("origin.listed_entries", Count, "100000", "Entries of one listing at most."),
-    key("cache.pages", Size, "\"256MiB\"", "Memory for fetched pages of files."),
+    key(
+        "cache.dir",
+        Text,
+        "\"\"",
+        "Directory of the page store and the metadata store, for this worker alone; empty: both are in memory.",
+    ),
+    key("cache.disk", Size, "\"16GiB\"", "Disk space for fetched pages of files below `cache.dir`."),
+    key("cache.pages", Size, "\"256MiB\"", "Memory for fetched pages of files, where there is no `cache.dir`."),
     key("cache.index", Size, "\"64MiB\"", "Memory for file indexes."),
     key("cache.listings", Size, "\"32MiB\"", "Memory for listings of prefixes."),
     key("lookup.tail_bytes", Size, "\"64KiB\"", "First read of a file whose footer is not known yet."),
     key("lookup.max_files", Count, "10000", "Files below a looked-up prefix at most."),
     key("lookup.max_candidates", Count, "256", "Files that one lookup asks at most, after pruning by key bounds."),
     key("lookup.permits", Count, "512", "Lookups at work at once; a lookup weighs as many as it has keys."),
-    key("lookup.default_timeout", Duration, "\"1s\"", "Time for a request that names none."),
-    key("lookup.max_timeout", Duration, "\"30s\"", "Longest time that a request may ask for."),
+    live("lookup.default_timeout", Duration, "\"1s\"", "Time for a request that names none."),
+    live("lookup.max_timeout", Duration, "\"30s\"", "Longest time that a request may ask for."),
     key("lookup.max_path_bytes", Size, "\"2KiB\"", "Longest path of a request."),
     key("lookup.max_keys", Count, "1024", "Keys of one lookup at most."),
     key("lookup.answer_rows", Count, "1000000", "Rows of one answer at most."),
@@ -126,10 +186,95 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     ),
     key("connections.max", Count, "4096", "Open connections at most; more wait to be accepted."),
     key("connections.streams", Count, "256", "Calls of one connection at once."),
-    key(
+    live(
         "connections.unanswered",
         Count,
         "1024",
         "Unanswered requests of one lookup stream; more are not read until answers leave.",
     ),
+    live(
+        "connections.idle_timeout",
+        Duration,
+        "\"5m\"",
+        "A connection without a call for so long is closed. New connections take a reloaded value.",
+    ),
+    live(
+        "connections.write_timeout",
+        Duration,
+        "\"30s\"",
+        "A connection whose client reads nothing of its answers for so long is closed.",
+    ),
+    key(
+        "connections.max_age",
+        Duration,
+        "\"30m\"",
+        "A connection of this age ends at the next boundary between messages, so that clients spread anew.",
+    ),
+    key(
+        "admin.listen",
+        Text,
+        "\"beside\"",
+        "Address and port of metrics, health and the status page over HTTP; `beside`: 127.0.0.1 and the port after \
+         `listen`'s, by default 7611; empty: none.",
+    ),
+    live(
+        "drain.notice",
+        Duration,
+        "\"5s\"",
+        "For how long a worker that was told to stop still serves, so that clients turn to others first; a worker alone \
+         skips it.",
+    ),
+    live("drain.grace", Duration, "\"30s\"", "Time for requests under way after that; then they are broken off."),
+    live(
+        "memory.limit",
+        Size,
+        "\"0\"",
+        "Memory of the process; from 95 % of it on, requests are turned away. 0: no such limit.",
+    ),
+    live(
+        "log.filter",
+        Text,
+        "\"\"",
+        "What is logged, such as `alcedo_worker=debug,info`; empty: what -v says. The variable ALCEDO_LOG wins.",
+    ),
 ];
+
+/// The text between the marks of docs/CONFIG.md.
+pub fn config_page() -> String {
+    let mut page = "| key | form | default | on SIGHUP | meaning |\n|---|---|---|---|---|\n".to_owned();
+    for ConfigKey { name, ty, default, meaning, reloads } in CONFIG_KEYS {
+        let reloads = if *reloads { "taken" } else { "restart" };
+        page += &format!("| `{name}` | {} | `{default}` | {reloads} | {meaning} |\n", ty.name());
+    }
+    page += "\nEach `[[mount]]` table has these keys; a change of any of them needs a restart:\n\n";
+    page += "| key | form | default | meaning |\n|---|---|---|---|\n";
+    for (name, form, default, meaning) in MOUNT_KEYS {
+        page += &format!("| `{name}` | {form} | {default} | {meaning} |\n");
+    }
+    page
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config_document::unknown_field;
+
+    #[test]
+    fn the_document_is_these_tables() {
+        let page = config_page();
+        let document = include_str!("../../../docs/CONFIG.md");
+        assert!(document.ends_with(&page), "docs/CONFIG.md must end with exactly this:\n{page}");
+    }
+
+    #[test]
+    fn the_keys_of_a_mount_are_all_there() {
+        let refused = toml::from_str::<Config>("[[mount]]\nzzzzz = 1\n").unwrap_err();
+        let (_, mut known) = unknown_field(refused.message()).unwrap();
+        let mut documented: Vec<&str> = MOUNT_KEYS.iter().map(|(name, ..)| *name).collect();
+        known.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(known, documented);
+    }
+}

@@ -1,91 +1,336 @@
 //! Layer 3: one accepted connection.
 //!
-//! Knows a socket, its place among the allowed connections, and that a peer must say something soon. It must not know
-//! HTTP. A socket gives its place back when it closes, however that happens.
+//! Knows a socket, its place among the allowed connections, and for how long a peer may say nothing, ask nothing or read
+//! nothing. Of HTTP/2 it knows the frame header only (RFC 9113, section 4.1), because keep-alive pings are no use of a
+//! connection; it must not know calls. A socket gives its place back when it closes, however that happens.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Sleep, sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tonic::transport::server::Connected;
 
-/// A peer has so long to send the HTTP/2 preface; from then on keep-alive pings watch it.
-const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of the preface (RFC 9113, section 3.4).
-const PREFACE_BYTES: usize = 24;
+use crate::config::ConnectionsConfig;
+use crate::frames::Frames;
+use crate::metrics::Metrics;
+
+/// A peer has so long to send the HTTP/2 preface.
+pub(crate) const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For how long a connection may live and be of no use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Without a call.
+    pub(crate) idle: Duration,
+    /// Without reading a byte of what waits for it.
+    pub(crate) stalled: Duration,
+    /// At all; then it ends at the next boundary between messages.
+    pub(crate) age: Duration,
+    /// After its age, for what is under way; then it is broken off.
+    pub(crate) grace: Duration,
+}
+
+impl Patience {
+    pub(crate) fn new(config: &ConnectionsConfig, grace: Duration) -> Self {
+        let ConnectionsConfig { idle_timeout, write_timeout, max_age, .. } = *config;
+        Self { idle: idle_timeout, stalled: write_timeout, age: max_age, grace }
+    }
+}
+
+/// An accepted socket on its way to the runtime that serves it.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// From the listener, with its place among the allowed connections.
+    Peer(std::net::TcpStream, OwnedSemaphorePermit),
+    /// One end of a pair whose other end this process holds.
+    Own(std::os::unix::net::UnixStream),
+}
+
+#[derive(Debug)]
+enum Socket {
+    Peer(TcpStream),
+    Own(UnixStream),
+}
+
+/// What a call may know and want of the connection that it came on.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    /// The other end is this process.
+    pub(crate) is_own: bool,
+    /// Streams end at the next boundary between messages from then on.
+    pub(crate) ends: Instant,
+    /// Longest time that an answer may wait for its reader.
+    pub(crate) stalled: Duration,
+    cut: Arc<Cut>,
+}
+
+#[derive(Debug, Default)]
+struct Cut {
+    is_cut: AtomicBool,
+    reader: AtomicWaker,
+}
+
+impl Line {
+    /// Breaks the connection off, with everything that waits on it.
+    pub(crate) fn cut(&self) {
+        self.cut.is_cut.store(true, Ordering::Release);
+        self.cut.reader.wake();
+    }
+}
 
 /// A connection that counts against the worker's bound.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    socket: TcpStream,
-    /// Runs until the preface has come.
-    waiting: Option<Pin<Box<Sleep>>>,
-    received_bytes: usize,
-    _place: OwnedSemaphorePermit,
+    socket: Socket,
+    line: Line,
+    patience: Patience,
+    frames: Frames,
+    /// Runs until the preface has come, then from one use to the next, and at last to the end of the grace.
+    waiting: Pin<Box<Sleep>>,
+    used: Instant,
+    broken_off: Instant,
+    /// Runs while the socket takes no byte of what is to be written.
+    writing: Option<Pin<Box<Sleep>>>,
+    _place: Option<OwnedSemaphorePermit>,
+    metrics: Arc<Metrics>,
 }
 
 impl Connection {
     /// Takes over an accepted socket, on the runtime that will serve it.
-    pub(crate) fn new(socket: std::net::TcpStream, place: OwnedSemaphorePermit) -> io::Result<Self> {
-        let socket = TcpStream::from_std(socket)?;
-        let waiting = Some(Box::pin(sleep(PREFACE_TIMEOUT)));
-        Ok(Self { socket, waiting, received_bytes: 0, _place: place })
+    pub(crate) fn new(accepted: Accepted, patience: Patience, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        let (socket, place) = match accepted {
+            Accepted::Peer(socket, place) => (Socket::Peer(TcpStream::from_std(socket)?), Some(place)),
+            Accepted::Own(socket) => (Socket::Own(UnixStream::from_std(socket)?), None),
+        };
+        let now = Instant::now();
+        let (is_own, ends) = (matches!(socket, Socket::Own(_)), now + patience.age);
+        let line = Line { is_own, ends, stalled: patience.stalled, cut: Arc::default() };
+        if !is_own {
+            metrics.connections.up();
+        }
+        Ok(Self {
+            socket,
+            line,
+            patience,
+            frames: Frames::default(),
+            waiting: Box::pin(sleep(PREFACE_TIMEOUT)),
+            used: now,
+            broken_off: ends + patience.grace,
+            writing: None,
+            _place: place,
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Ready once the connection is of no use any more.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.line.cut.reader.register(cx.waker());
+        if self.line.cut.is_cut.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        while self.waiting.as_mut().poll(cx).is_ready() {
+            let until = (self.used + self.patience.idle).min(self.broken_off);
+            if !self.frames.has_begun() || until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.waiting.set(sleep_until(until));
+        }
+        Poll::Pending
+    }
+
+    /// The socket's word on a write, or an error if it has taken nothing for too long.
+    fn progress<T>(&mut self, wrote: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if wrote.is_ready() {
+            self.writing = None;
+            return wrote;
+        }
+        let stalled = self.patience.stalled;
+        let writing = self.writing.get_or_insert_with(|| Box::pin(sleep(stalled)));
+        writing.as_mut().poll(cx).map(|()| {
+            self.metrics.connections_stalled_total.up();
+            Err(io::ErrorKind::TimedOut.into())
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.line.is_own {
+            self.metrics.connections.down();
+        }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Line;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.socket.connect_info()
+    fn connect_info(&self) -> Line {
+        self.line.clone()
     }
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let connection = self.get_mut();
+        if connection.poll_over(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let had = buffer.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if let Some(waiting) = &mut self.waiting {
-            if read.is_pending() {
-                ready!(waiting.as_mut().poll(cx));
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            self.received_bytes += buffer.filled().len() - had;
-            if self.received_bytes >= PREFACE_BYTES {
-                self.waiting = None;
-            }
+        let read = match &mut connection.socket {
+            Socket::Peer(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Socket::Own(socket) => Pin::new(socket).poll_read(cx, buffer),
+        };
+        if connection.frames.is_used_by(buffer.filled().get(had..).unwrap_or_default()) {
+            connection.used = Instant::now();
         }
         read
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let connection = self.get_mut();
+        let wrote = match &mut connection.socket {
+            Socket::Peer(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Socket::Own(socket) => Pin::new(socket).poll_write(cx, bytes),
+        };
+        connection.progress(wrote, cx)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+        let connection = self.get_mut();
+        let wrote = match &mut connection.socket {
+            Socket::Peer(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Socket::Own(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+        };
+        connection.progress(wrote, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        match &self.socket {
+            Socket::Peer(socket) => socket.is_write_vectored(),
+            Socket::Own(socket) => socket.is_write_vectored(),
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Peer(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Own(socket) => Pin::new(socket).poll_flush(cx),
+        }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Peer(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Own(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const PATIENCE: Patience = Patience {
+        idle: Duration::from_secs(300),
+        stalled: Duration::from_secs(30),
+        age: Duration::from_secs(1_800),
+        grace: Duration::from_secs(30),
+    };
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+    fn pair() -> (Connection, UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let connection = Connection::new(Accepted::Own(theirs), PATIENCE, &Arc::default()).unwrap();
+        (connection, UnixStream::from_std(ours).unwrap())
+    }
+
+    /// How long it takes until a connection gives its peer up.
+    async fn given_up(connection: &mut Connection) -> Duration {
+        let (began, mut buffer) = (Instant::now(), [0; 64]);
+        while connection.read(&mut buffer).await.is_ok() {}
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_is_given_up_soon() {
+        let (mut connection, _peer) = pair();
+        assert_eq!(given_up(&mut connection).await, PREFACE_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_do_not_keep_an_idle_connection() {
+        let (mut connection, mut peer) = pair();
+        peer.write_all(PREFACE).await.unwrap();
+        let pinging = async {
+            loop {
+                sleep(Duration::from_secs(10)).await;
+                if peer.write_all(&PING).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let took = tokio::select! {
+            took = given_up(&mut connection) => took,
+            () = pinging => panic!("the peer left"),
+        };
+        assert!(took >= PATIENCE.idle && took < PATIENCE.idle + Duration::from_secs(11), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_in_use_lives_for_its_age_and_grace() {
+        let (mut connection, mut peer) = pair();
+        peer.write_all(PREFACE).await.unwrap();
+        let calling = async {
+            loop {
+                sleep(Duration::from_secs(60)).await;
+                if peer.write_all(&[0, 0, 0, 1, 0, 0, 0, 0, 1]).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let took = tokio::select! {
+            took = given_up(&mut connection) => took,
+            () = calling => panic!("the peer left"),
+        };
+        let age = PATIENCE.age + PATIENCE.grace;
+        assert!(took >= age && took < age + Duration::from_secs(2), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_no_bytes_is_given_up() {
+        let (mut connection, _peer) = pair();
+        let began = Instant::now();
+        let failed = connection.write_all(&vec![0; 64 << 20]).await.unwrap_err();
+        assert_eq!((failed.kind(), began.elapsed()), (io::ErrorKind::TimedOut, PATIENCE.stalled));
+        assert_eq!(connection.metrics.connections_stalled_total.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_is_noticed_at_once() {
+        let (mut connection, mut peer) = pair();
+        peer.write_all(PREFACE).await.unwrap();
+        let line = connection.connect_info();
+        let began = Instant::now();
+        let (took, ()) = tokio::join!(given_up(&mut connection), async { line.cut() });
+        assert!(took.is_zero() && began.elapsed().is_zero());
     }
 }

@@ -1,4 +1,4 @@
-//! Layer 3: files as bytes and names: stat, list, read.
+//! Layer 3: files as bytes and names: stat, list, read, and what of them is held here.
 //!
 //! Knows versions, ranges and chunks. It must not know the wire. Reads go the same way as a lookup's: page store,
 //! flight map, origin, one content version per call.
@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use alcedo_origin::{Listing, Place};
+use alcedo_origin::{ErrorKind, Listed, Listing, Place};
 use bytes::Bytes;
 
 use crate::admission::Deadline;
@@ -21,6 +21,10 @@ pub const CHUNK_BYTES: u64 = 256 << 10;
 /// Bytes that a read asks the origin for at once: at 30 ms a trip, four times as fast as chunk by chunk.
 const FETCH_BYTES: u64 = 1 << 20;
 
+/// Files whose pages are looked for before others on this thread get their turn: it takes some 10 us for each where
+/// pages are in memory.
+const VISITED_AT_ONCE: usize = 16;
+
 /// What a stat says.
 #[derive(Debug, Clone)]
 pub struct FileFacts {
@@ -28,6 +32,35 @@ pub struct FileFacts {
     pub version: FileVersion,
     /// Its index, once it has been opened.
     pub opened: Option<OpenFile>,
+}
+
+/// What is held of one file in its current version.
+#[derive(Debug, Clone)]
+pub struct Holding {
+    /// The file.
+    pub version: FileVersion,
+    /// Bytes of it in the page store.
+    pub cached_bytes: u64,
+    /// Whether its index is held.
+    pub indexed: bool,
+}
+
+/// What is held of a file, or of the files below a prefix.
+#[derive(Debug, Clone)]
+pub struct Holdings {
+    /// Per file, in the origin's order; files of which nothing is held too.
+    pub files: Vec<Holding>,
+    /// More files lie below the prefix than its mount lists.
+    pub truncated: bool,
+}
+
+/// What was dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Files of which anything was held.
+    pub files: u64,
+    /// Bytes of their pages.
+    pub bytes: u64,
 }
 
 /// The file services of one worker.
@@ -69,7 +102,7 @@ impl Files {
     pub async fn list(&self, path: &str, recursive: bool, limit: u64, deadline: Deadline) -> Result<Listing, Error> {
         let place = self.lookups.resolve(path)?;
         let limit = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
-        Ok(place.mount.list(&place.key, recursive, limit, deadline.at).await?)
+        self.listing(&place, recursive, limit, deadline).await
     }
 
     /// The index of a listed file, if it has been opened.
@@ -109,6 +142,93 @@ impl Files {
             filled => filled?,
         }
         Ok(reading)
+    }
+
+    /// What is held of a file or of the files below a prefix. Of the origin only the version or the listing is asked.
+    ///
+    /// # Errors
+    /// The path's and the origin's.
+    pub async fn check(&self, path: &str, deadline: Deadline, cost: &Cost) -> Result<Holdings, Error> {
+        let place = self.lookups.resolve(path)?;
+        if !place.ends_with_slash && !place.key.is_root() {
+            match self.lookups.indexes().version(&place, cost).await {
+                Ok(version) => return Ok(Holdings { files: vec![self.holding(version).await], truncated: false }),
+                Err(error) if !error.is_not_found() => return Err(error),
+                // No file: what lies below it, if anything does.
+                Err(error) => {
+                    let holdings = self.check_below(&place, deadline).await?;
+                    return if holdings.files.is_empty() { Err(error) } else { Ok(holdings) };
+                }
+            }
+        }
+        self.check_below(&place, deadline).await
+    }
+
+    async fn check_below(&self, place: &Place, deadline: Deadline) -> Result<Holdings, Error> {
+        let listing = self.listing(place, true, usize::MAX, deadline).await?;
+        let mut files = Vec::new();
+        for (number, entry) in listing.entries.into_iter().enumerate() {
+            if let Listed::File(stat) = entry {
+                files.push(self.holding(FileVersion::new(stat)).await);
+            }
+            if number % VISITED_AT_ONCE == VISITED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(Holdings { files, truncated: listing.truncated })
+    }
+
+    async fn holding(&self, version: FileVersion) -> Holding {
+        let cached_bytes = self.lookups.store().pages().held_bytes(&version.key);
+        let indexed = self.lookups.indexes().is_held(&version).await;
+        Holding { cached_bytes, indexed, version }
+    }
+
+    /// Drops what is held of a file, or of the files that lie below a prefix at the origin, in every content version.
+    /// For a file of which anything is held the origin is not asked.
+    ///
+    /// # Errors
+    /// The path's; the origin's, where only its listing says what lies below.
+    pub async fn free(&self, path: &str, deadline: Deadline) -> Result<Freed, Error> {
+        let place = self.lookups.resolve(path)?;
+        let mut freed = Freed::default();
+        if !place.ends_with_slash && !place.key.is_root() {
+            self.drop_file(&place.url, &mut freed).await;
+            if freed.files > 0 {
+                return Ok(freed);
+            }
+        }
+        let listing = self.listing(&place, true, usize::MAX, deadline).await?;
+        for (number, entry) in listing.entries.iter().enumerate() {
+            if let Listed::File(stat) = entry {
+                self.drop_file(&stat.url, &mut freed).await;
+            }
+            if number % VISITED_AT_ONCE == VISITED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(freed)
+    }
+
+    async fn drop_file(&self, url: &str, freed: &mut Freed) {
+        let bytes = self.lookups.store().pages().forget_url(url);
+        let was_known = self.lookups.indexes().drop_url(url).await;
+        freed.files += u64::from(bytes > 0 || was_known);
+        freed.bytes += bytes;
+    }
+
+    /// What lies below a prefix at the origin; nothing below one that does not exist, in a directory as in a bucket.
+    async fn listing(
+        &self,
+        place: &Place,
+        recursive: bool,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Listing, Error> {
+        match place.mount.list(&place.key, recursive, limit, deadline.at).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Listing::default()),
+            listing => Ok(listing?),
+        }
     }
 
     fn begin(

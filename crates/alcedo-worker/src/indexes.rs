@@ -2,7 +2,8 @@
 //!
 //! Knows which version of a file is current and for how long that is believed, which versions have an index, and which
 //! cannot be opened. It must not know what an index holds. A repeated lookup finds version and index here and asks the
-//! origin nothing; 10,000 lookups of one cold file open it once.
+//! origin nothing; 10,000 lookups of one cold file open it once. What is learned is kept on disk too, where there is
+//! one, and what is not in memory is looked for there before the origin is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::errands::Errands;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::reader::{Bytestore, FileVersion, Reader};
+use crate::records::Records;
 
 /// How long it is believed that a version cannot be opened, or that a file does not exist. A file that is repaired or
 /// written is found after this time at the latest; until then a broken one costs its readers nothing but the error.
@@ -33,6 +35,8 @@ const CURRENT_SHARE: u64 = 8;
 const ENTRY_OVERHEAD_BYTES: usize = 384;
 /// An index that has grown by more than one part in so many since it was weighed is weighed again.
 const GROWTH_SHARE: u64 = 4;
+/// An index that has grown by less is kept on disk again after this time: each time all of it is written.
+const KEEP_PAUSE: Duration = Duration::from_secs(10);
 /// Longest time of the HEAD that revalidates a version, whoever waits for it.
 const REVALIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,6 +62,8 @@ pub struct OpenFile {
     pub index: Arc<FileIndex>,
     /// What the index weighed when it was last put into the cache.
     weight: u64,
+    /// When it was last kept on disk after it had grown.
+    kept: Option<Instant>,
 }
 
 /// What a shared task brought.
@@ -74,6 +80,7 @@ pub struct Indexes {
     store: Arc<Bytestore>,
     tables: Tables,
     errands: Errands<FileKey, Brought>,
+    recalls: Errands<Arc<str>, Option<Known>>,
     tail_bytes: u64,
     limits: Arc<Limits>,
     capacity_bytes: u64,
@@ -86,12 +93,14 @@ struct Tables {
     built: Cache<FileKey, OpenFile>,
     failed: Cache<FileKey, Error>,
     current: Cache<Arc<str>, Known>,
+    records: Records,
 }
 
 impl Indexes {
-    /// No index yet, and room for `capacity_bytes` of them.
-    pub fn new(
+    /// No index in memory yet, and room for `capacity_bytes` of them.
+    pub(crate) fn new(
         store: Arc<Bytestore>,
+        records: Records,
         capacity_bytes: u64,
         tail_bytes: u64,
         limits: Arc<Limits>,
@@ -106,9 +115,9 @@ impl Indexes {
                 u32::try_from(url.len() + known.version.key.version().len() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
             });
         let failed = Cache::builder().max_capacity(MAX_NEGATIVE).time_to_live(NEGATIVE_TTL);
-        let tables = Tables { built: built.build(), failed: failed.build(), current: current.build() };
-        let errands = Errands::new(Arc::clone(&metrics));
-        Self { store, tables, errands, tail_bytes, limits, capacity_bytes, metrics }
+        let tables = Tables { built: built.build(), failed: failed.build(), current: current.build(), records };
+        let (errands, recalls) = (Errands::new(Arc::clone(&metrics)), Errands::new(Arc::clone(&metrics)));
+        Self { store, tables, errands, recalls, tail_bytes, limits, capacity_bytes, metrics }
     }
 
     /// The file at a place, opened. `listed` is what a listing that is fresh enough says about it.
@@ -131,7 +140,7 @@ impl Indexes {
         if let Some(error) = self.tables.failed.get(&version.key) {
             return Err(error);
         }
-        let opening = Opening::new(self, place, Some(version.clone()));
+        let opening = Opening::new(self, place, Some(version.clone()), listed.cloned());
         self.joined(self.errands.run(version.key, || opening.run()).await?, place, cost)
     }
 
@@ -140,7 +149,7 @@ impl Indexes {
         if let Some(error) = self.tables.failed.get(&name) {
             return Err(error);
         }
-        let opening = Opening::new(self, place, None);
+        let opening = Opening::new(self, place, None, None);
         self.joined(self.errands.run(name, || opening.run()).await?, place, cost)
     }
 
@@ -153,7 +162,7 @@ impl Indexes {
     /// The current version of a file, by the freshness of its mount: asked of the origin where that is needed, and
     /// asked of it in the background where it will be soon. Nothing if the file is not known at all.
     async fn believed(&self, place: &Place, cost: &Cost) -> Result<Option<FileVersion>, Error> {
-        let Some(known) = self.tables.current.get(&place.url) else { return Ok(None) };
+        let Some(known) = self.known(place).await else { return Ok(None) };
         let age = known.checked.elapsed();
         match place.mount.freshness() {
             Freshness::Immutable => Ok(Some(known.version)),
@@ -167,6 +176,31 @@ impl Indexes {
             Freshness::Ttl { .. } => Ok(Some(known.version)),
             Freshness::Always => self.revalidated(place, cost).await.map(Some),
         }
+    }
+
+    /// What is known of a file, in memory or on disk.
+    async fn known(&self, place: &Place) -> Option<Known> {
+        if let Some(known) = self.tables.current.get(&place.url) {
+            return Some(known);
+        }
+        if !self.tables.records.are_kept() {
+            return None;
+        }
+        let (tables, url) = (self.tables.clone(), Arc::clone(&place.url));
+        let recall = async move {
+            let known = tables.records.file(&url).await;
+            if let Some(known) = known.as_ref().filter(|known| tables.is_news(known)) {
+                tables.current.insert(url, known.clone());
+            }
+            Ok(known)
+        };
+        // When too much is under way it is as if nothing were kept.
+        self.recalls.run(Arc::clone(&place.url), || recall).await.ok().flatten()
+    }
+
+    /// Whether the current version of a file is in memory.
+    pub fn is_known(&self, place: &Place) -> bool {
+        self.tables.current.contains_key(&place.url)
     }
 
     /// The version that a file has now: what is known while that is fresh, else what the origin says.
@@ -199,7 +233,7 @@ impl Indexes {
             let stat = place.mount.stat(&place.key, began + REVALIDATE_TIMEOUT).await;
             let stat = stat.inspect_err(|error| {
                 if error.kind() == alcedo_origin::ErrorKind::NotFound {
-                    tables.current.invalidate(&place.url);
+                    tables.forget(&place.url);
                 }
             })?;
             let file = Some(Arc::clone(&place.url));
@@ -216,21 +250,51 @@ impl Indexes {
     pub fn forget(&self, version: &FileVersion) {
         let is_current = |known: &Known| known.version.key == version.key;
         if self.tables.current.get(&version.stat.url).as_ref().is_some_and(is_current) {
-            self.tables.current.invalidate(&version.stat.url);
+            self.tables.forget(&version.stat.url);
         }
     }
 
-    /// Weighs an index again after lookups that may have taught it page tables.
+    /// Weighs an index again after lookups that may have taught it page tables, and keeps what it learned.
     pub fn settle(&self, file: &OpenFile) {
         let weight = file.index.weight();
-        if weight > file.weight + file.weight / GROWTH_SHARE {
-            self.tables.built.insert(file.version.key.clone(), OpenFile { weight, ..file.clone() });
+        if weight <= file.weight {
+            return;
+        }
+        // Others may have used the same index meanwhile.
+        let last = self.tables.built.get(&file.version.key).unwrap_or_else(|| file.clone());
+        let has_grown = weight > last.weight + last.weight / GROWTH_SHARE;
+        let is_due = weight > last.weight && last.kept.is_none_or(|kept| kept.elapsed() >= KEEP_PAUSE);
+        if has_grown || is_due {
+            let file = OpenFile { weight, kept: Some(Instant::now()), ..file.clone() };
+            self.tables.records.keep_index(&file.version, &file.index);
+            self.tables.built.insert(file.version.key.clone(), file);
         }
     }
 
     /// The index of a version, if there is one in memory.
     pub fn get(&self, version: &FileVersion) -> Option<OpenFile> {
         self.tables.built.get(&version.key)
+    }
+
+    /// Whether the index of this version is here, in memory or on disk.
+    pub async fn is_held(&self, version: &FileVersion) -> bool {
+        self.tables.built.contains_key(&version.key) || self.tables.records.index(version, &self.limits).await.is_some()
+    }
+
+    /// Drops what is known about a file: its current version and its index, in memory and on disk. Says whether there
+    /// was anything.
+    pub async fn drop_url(&self, url: &str) -> bool {
+        let (tables, url) = (&self.tables, Arc::from(url));
+        let known = match tables.current.remove(&url) {
+            Some(known) => Some(known),
+            None => tables.records.file(&url).await,
+        };
+        if let Some(known) = &known {
+            tables.built.invalidate(&known.version.key);
+        }
+        tables.forget(&url);
+        tables.records.drop_index(&url);
+        known.is_some()
     }
 
     /// Bytes of all indexes in memory.
@@ -248,10 +312,22 @@ impl Indexes {
 impl Tables {
     /// The origin said at this time that a file has this version.
     fn learn(&self, version: &FileVersion, checked: Instant) {
-        let is_older = self.current.get(&version.stat.url).is_none_or(|known| known.checked <= checked);
-        if is_older {
-            self.current.insert(Arc::clone(&version.stat.url), Known { version: version.clone(), checked });
+        let known = Known { version: version.clone(), checked };
+        if self.is_news(&known) {
+            self.records.keep_file(&known);
+            self.current.insert(Arc::clone(&version.stat.url), known);
         }
+    }
+
+    /// Whether nothing newer is known.
+    fn is_news(&self, known: &Known) -> bool {
+        self.current.get(&known.version.stat.url).is_none_or(|last| last.checked <= known.checked)
+    }
+
+    /// What is known of the current version of a file is not true any more.
+    fn forget(&self, url: &Arc<str>) {
+        self.current.invalidate(url);
+        self.records.drop_file(url);
     }
 }
 
@@ -261,18 +337,21 @@ struct Opening {
     tables: Tables,
     place: Place,
     version: Option<FileVersion>,
+    /// What a listing says of the file.
+    listed: Option<Known>,
     tail_bytes: u64,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
 }
 
 impl Opening {
-    fn new(indexes: &Indexes, place: &Place, version: Option<FileVersion>) -> Self {
+    fn new(indexes: &Indexes, place: &Place, version: Option<FileVersion>, listed: Option<Known>) -> Self {
         Self {
             store: Arc::clone(&indexes.store),
             tables: indexes.tables.clone(),
             place: place.clone(),
             version,
+            listed,
             tail_bytes: indexes.tail_bytes,
             limits: Arc::clone(&indexes.limits),
             metrics: Arc::clone(&indexes.metrics),
@@ -282,6 +361,10 @@ impl Opening {
     async fn run(self) -> Result<Brought, Error> {
         // Those who join may want a trace, whether or not the first does.
         let cost = Arc::new(Cost::new(true));
+        if let Some(listed) = &self.listed {
+            // Whoever names the file by itself next need not ask for its version.
+            self.tables.learn(&listed.version, listed.checked);
+        }
         let opened = match &self.version {
             Some(version) => match self.open(Some(version), &cost).await {
                 // What was known is older than the file: whatever is there now is as good, to one who only named the
@@ -300,7 +383,7 @@ impl Opening {
             Ok(file) => Ok(Brought { version: file.version.clone(), file: Some(file), cost }),
             Err(error) => {
                 if error.is_not_found() {
-                    self.tables.current.invalidate(&self.place.url);
+                    self.tables.forget(&self.place.url);
                     let name = FileKey::new(Arc::clone(&self.place.url), UNKNOWN_VERSION);
                     self.tables.failed.insert(name, error.clone());
                 }
@@ -310,6 +393,11 @@ impl Opening {
     }
 
     async fn open(&self, version: Option<&FileVersion>, cost: &Arc<Cost>) -> Result<OpenFile, Error> {
+        if let Some(version) = version
+            && let Some(index) = self.tables.records.index(version, &self.limits).await
+        {
+            return Ok(self.opened(version, index));
+        }
         let began = Instant::now();
         let reader = match version {
             Some(version) => Reader::of_version(&self.store, &self.place, version.clone(), cost),
@@ -329,9 +417,8 @@ impl Opening {
         match opened {
             Ok(index) => {
                 self.metrics.opens_total.up();
-                let file = OpenFile { version: read.clone(), weight: index.weight(), index };
-                self.tables.built.insert(read.key.clone(), file.clone());
-                Ok(file)
+                self.tables.records.keep_index(read, &index);
+                Ok(self.opened(read, index))
             }
             Err(error) => {
                 if error.is_about_the_file() {
@@ -340,5 +427,10 @@ impl Opening {
                 Err(error)
             }
         }
+    }
+    fn opened(&self, version: &FileVersion, index: Arc<FileIndex>) -> OpenFile {
+        let file = OpenFile { version: version.clone(), weight: index.weight(), index, kept: None };
+        self.tables.built.insert(version.key.clone(), file.clone());
+        file
     }
 }

@@ -6,26 +6,41 @@
 //!
 //! [`Config`] holds every setting, [`Worker`] starts one.
 
+mod admin;
 pub mod admission;
 pub mod config;
 mod config_document;
 pub mod config_keys;
+mod config_tables;
 mod connection;
 pub mod cost;
 mod errands;
 pub mod error;
+pub mod exposition;
 pub mod files;
+mod frames;
+pub mod histogram;
 pub mod indexes;
 pub mod listings;
 pub mod lookups;
+mod membership;
 mod merge;
 pub mod metrics;
+pub mod notify;
+mod process;
 pub mod reader;
+mod records;
 mod service;
+mod serving;
+mod status_page;
 mod units;
+pub mod watchdog;
 mod worker;
 
 pub use config::{Config, ConfigError};
-pub use config_keys::{CONFIG_KEYS, ConfigKey, KeyType};
+pub use config_keys::{CONFIG_KEYS, ConfigKey, KeyType, config_page};
 pub use error::Error;
-pub use worker::{Running, StartError, Worker};
+pub use exposition::{METRICS, MetricKind, MetricRow, metrics_page};
+pub use notify::Notifier;
+pub use watchdog::{Unproven, Watchdog};
+pub use worker::{Reloaded, Running, StartError, Worker};

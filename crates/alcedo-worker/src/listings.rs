@@ -2,11 +2,12 @@
 //!
 //! Knows which names count as files of a table, and how long a listing is believed. It must not know what the files
 //! hold. A listing names each file's version, so files that were listed are opened without asking for it again.
+//! Listings are kept on disk too, where there is one, and age there as they do in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use alcedo_origin::{ErrorKind, Freshness, Listed, Path, Place};
+use alcedo_origin::{ErrorKind, FileStat, Freshness, Listed, Path, Place};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::error::Error;
 use crate::indexes::Known;
 use crate::metrics::Metrics;
 use crate::reader::FileVersion;
+use crate::records::{Records, StoredListing};
 
 /// The ending of names that are looked into.
 const FILE_ENDING: &str = ".parquet";
@@ -58,12 +60,14 @@ struct Brought {
 pub struct Listings {
     cache: Cache<Arc<str>, TableFiles>,
     errands: Errands<Arc<str>, Brought>,
+    recalls: Errands<Arc<str>, Option<TableFiles>>,
     max_files: usize,
+    records: Records,
 }
 
 impl Listings {
-    /// No listing yet, and room for `capacity_bytes` of them.
-    pub fn new(capacity_bytes: u64, max_files: usize, metrics: Arc<Metrics>) -> Self {
+    /// No listing in memory yet, and room for `capacity_bytes` of them.
+    pub(crate) fn new(capacity_bytes: u64, max_files: usize, records: Records, metrics: &Arc<Metrics>) -> Self {
         let weigher = |url: &Arc<str>, files: &TableFiles| {
             let bytes = |file: &ListedFile| {
                 FILE_OVERHEAD_BYTES + 2 * file.place.url.len() + file.known.version.key.version().len()
@@ -71,7 +75,8 @@ impl Listings {
             u32::try_from(url.len() + files.files.iter().map(bytes).sum::<usize>()).unwrap_or(u32::MAX)
         };
         let cache = Cache::builder().max_capacity(capacity_bytes).weigher(weigher).build();
-        Self { cache, errands: Errands::new(metrics), max_files }
+        let (errands, recalls) = (Errands::new(Arc::clone(metrics)), Errands::new(Arc::clone(metrics)));
+        Self { cache, errands, recalls, max_files, records }
     }
 
     /// The files below a prefix, by the freshness of its mount. That a mount's files are immutable does not say that
@@ -80,7 +85,7 @@ impl Listings {
     /// # Errors
     /// The origin's.
     pub async fn below(&self, prefix: &Place, cost: &Cost) -> Result<TableFiles, Error> {
-        if let Some(files) = self.cache.get(&prefix.url) {
+        if let Some(files) = self.known(prefix).await {
             let (soft, hard) = times(prefix, files.files.is_empty());
             let age = files.listed.elapsed();
             if age < hard {
@@ -95,6 +100,35 @@ impl Listings {
         Ok(brought.files)
     }
 
+    /// The listing that is in memory or on disk, however old.
+    async fn known(&self, prefix: &Place) -> Option<TableFiles> {
+        if let Some(files) = self.cache.get(&prefix.url) {
+            return Some(files);
+        }
+        if !self.records.are_kept() {
+            return None;
+        }
+        let (cache, records, prefix, max_files) =
+            (self.cache.clone(), self.records.clone(), prefix.clone(), self.max_files);
+        let name = Arc::clone(&prefix.url);
+        let recall = async move {
+            let files = records.listing(&prefix.url).await.and_then(|stored| recalled(&prefix, stored, max_files));
+            if let Some(files) = &files
+                && cache.get(&prefix.url).is_none_or(|last| last.listed <= files.listed)
+            {
+                cache.insert(Arc::clone(&prefix.url), files.clone());
+            }
+            Ok(files)
+        };
+        // When too much is under way it is as if nothing were kept.
+        self.recalls.run(name, || recall).await.ok().flatten()
+    }
+
+    /// The same as [`Listings::instead_of_file`], of a name of which nothing is in memory.
+    pub async fn instead_of_unknown_file(&self, name: &Place) -> bool {
+        self.known(name).await.is_some() && self.instead_of_file(name)
+    }
+
     /// The listing below a name that is known to be no file's.
     pub fn instead_of_file(&self, name: &Place) -> bool {
         let (_, hard) = times(name, false);
@@ -105,17 +139,21 @@ impl Listings {
     /// Remembers that no file has the name of this prefix.
     pub fn no_file_at(&self, name: &Place, since: Instant) {
         if let Some(files) = self.cache.get(&name.url) {
-            self.cache.insert(Arc::clone(&name.url), TableFiles { no_file_since: Some(since), ..files });
+            let files = TableFiles { no_file_since: Some(since), ..files };
+            keep(&self.records, &name.url, &files);
+            self.cache.insert(Arc::clone(&name.url), files);
         }
     }
 
     /// A listing turned out to be old.
     pub fn forget(&self, prefix: &Place) {
         self.cache.invalidate(&prefix.url);
+        self.records.drop_listing(&prefix.url);
     }
 
     fn listing(&self, prefix: &Place) -> impl Future<Output = Result<Brought, Error>> + Send + use<> {
-        let (cache, prefix, max_files) = (self.cache.clone(), prefix.clone(), self.max_files);
+        let (cache, records, prefix, max_files) =
+            (self.cache.clone(), self.records.clone(), prefix.clone(), self.max_files);
         async move {
             let (listed, cost) = (Instant::now(), Arc::new(Cost::new(true)));
             let found = prefix.mount.list(&prefix.key, true, usize::MAX, listed + LISTING_TIMEOUT).await;
@@ -135,10 +173,37 @@ impl Listings {
             cost.add(Stage { name, file, began: listed, ended, bytes: 0, origin_gets: 0, origin_bytes: 0 });
             let no_file_since = cache.get(&prefix.url).and_then(|old| old.no_file_since);
             let files = TableFiles { files: files.into(), too_many, listed, no_file_since };
+            keep(&records, &prefix.url, &files);
             cache.insert(Arc::clone(&prefix.url), files.clone());
             Ok(Brought { files, cost })
         }
     }
+}
+
+/// Keeps a listing on disk; one without files is believed too shortly to be worth it.
+fn keep(records: &Records, prefix: &Arc<str>, files: &TableFiles) {
+    if files.files.is_empty() {
+        return records.drop_listing(prefix);
+    }
+    let stats = files.files.iter().map(|file| Arc::clone(&file.known.version.stat)).collect();
+    let (too_many, listed, no_file_since) = (files.too_many, files.listed, files.no_file_since);
+    records.keep_listing(prefix, StoredListing { files: stats, too_many, listed, no_file_since });
+}
+
+/// A listing as it was kept, under the bound that holds now; none if it was cut at another.
+fn recalled(prefix: &Place, stored: StoredListing, max_files: usize) -> Option<TableFiles> {
+    let StoredListing { files: stats, too_many, listed, no_file_since } = stored;
+    if too_many && stats.len() < max_files {
+        return None;
+    }
+    let too_many = too_many || stats.len() > max_files;
+    let file = |stat: Arc<FileStat>| {
+        let place = table_file(prefix, &stat.url)?;
+        let known = Known { version: FileVersion::from_shared(stat), checked: listed };
+        Some(ListedFile { place, known })
+    };
+    let files = stats.into_iter().take(max_files).map(file).collect::<Option<Vec<_>>>()?;
+    Some(TableFiles { files: files.into(), too_many, listed, no_file_since })
 }
 
 /// For how long a listing is believed: without asking, and at all.

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
+use alcedo_cache::{CacheDir, Metadata};
 use alcedo_lookup::answer::{Body, FileAnswer, KeyStatus};
 use alcedo_lookup::error::Error as FileError;
 use alcedo_lookup::limits::Limits;
@@ -24,6 +26,8 @@ use crate::listings::{Listings, TableFiles};
 use crate::merge::{FileRows, merge};
 use crate::metrics::Metrics;
 use crate::reader::{Bytestore, Reader};
+use crate::records::{Records, WallClock};
+use crate::worker::StartError;
 
 /// Files of one lookup that are opened at once: all of a usual prefix, and few enough that one lookup of a large one
 /// does not take every turn at the origin.
@@ -79,6 +83,7 @@ struct Tally {
 pub struct Lookups {
     mounts: Mounts,
     store: Arc<Bytestore>,
+    metadata: Option<Arc<Metadata>>,
     indexes: Indexes,
     listings: Listings,
     config: LookupConfig,
@@ -86,15 +91,26 @@ pub struct Lookups {
 }
 
 impl Lookups {
-    /// Empty caches over these mounts.
-    pub fn new(config: &Config, mounts: Mounts, metrics: &Arc<Metrics>) -> Self {
+    /// Caches over these mounts: what the cache directory holds, and else empty ones.
+    ///
+    /// # Errors
+    /// The cache directory cannot be used.
+    pub fn new(config: &Config, mounts: Mounts, metrics: &Arc<Metrics>) -> Result<Self, StartError> {
         let (cache, lookup) = (&config.cache, &config.lookup);
         let limits = Arc::new(lookup.limits());
-        let store = Arc::new(Bytestore::in_memory(cache.pages_bytes, lookup.coalesce_gap_bytes));
+        let gap_bytes = lookup.coalesce_gap_bytes;
+        let dir = cache.dir.as_ref().map(|dir| CacheDir::open(dir, &config.worker_id)).transpose()?;
+        let store = Arc::new(match &dir {
+            Some(dir) => Bytestore::on_disk(dir, cache.disk_bytes, gap_bytes)?,
+            None => Bytestore::in_memory(cache.pages_bytes, gap_bytes),
+        });
+        let metadata = dir.as_ref().map(Metadata::open).transpose()?.map(Arc::new);
+        let records = Records::new(metadata.clone(), WallClock::new(SystemTime::now));
         let (bytes, metrics_of) = (cache.index_bytes, Arc::clone(metrics));
-        let indexes = Indexes::new(Arc::clone(&store), bytes, lookup.tail_bytes, Arc::clone(&limits), metrics_of);
-        let listings = Listings::new(cache.listings_bytes, lookup.max_files, Arc::clone(metrics));
-        Self { mounts, store, indexes, listings, config: lookup.clone(), limits }
+        let (tail_bytes, limits_of) = (lookup.tail_bytes, Arc::clone(&limits));
+        let indexes = Indexes::new(Arc::clone(&store), records.clone(), bytes, tail_bytes, limits_of, metrics_of);
+        let listings = Listings::new(cache.listings_bytes, lookup.max_files, records, metrics);
+        Ok(Self { mounts, store, metadata, indexes, listings, config: lookup.clone(), limits })
     }
 
     /// The mounts.
@@ -102,12 +118,17 @@ impl Lookups {
         &self.mounts
     }
 
-    /// The bytes in memory.
+    /// The bytes in memory or on disk.
     pub fn store(&self) -> &Arc<Bytestore> {
         &self.store
     }
 
-    /// The file indexes in memory.
+    /// What is kept on disk of what was learned about files; none where there is no cache directory.
+    pub fn metadata(&self) -> Option<&Arc<Metadata>> {
+        self.metadata.as_ref()
+    }
+
+    /// The file indexes.
     pub fn indexes(&self) -> &Indexes {
         &self.indexes
     }
@@ -187,7 +208,9 @@ impl Lookups {
     /// The files that a place stands for: itself, or those below it. What ends in a slash is a prefix, and so is what
     /// is no file but has files below it.
     async fn candidates(&self, place: &Place, cost: &Arc<Cost>) -> Result<Vec<Candidate>, Error> {
-        if place.ends_with_slash || place.key.is_root() || self.listings.instead_of_file(place) {
+        let is_prefix = place.ends_with_slash || place.key.is_root() || self.listings.instead_of_file(place);
+        // A worker that was started again may have forgotten whether this is a file or a prefix; its disk knows.
+        if is_prefix || (!self.indexes.is_known(place) && self.listings.instead_of_unknown_file(place).await) {
             let files = self.listings.below(place, cost).await?;
             return self.listed(place, &files);
         }

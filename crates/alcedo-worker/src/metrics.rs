@@ -1,8 +1,11 @@
 //! Layer 3: the worker's counters.
 //!
-//! Knows numbers that only grow, and gauges. It must not know who shows them: `Status` does now.
+//! Knows numbers that only grow, and gauges. It must not know who shows them: `Status` and the admin port do, by the
+//! table in [`crate::exposition`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::histogram::Histogram;
 
 /// One number.
 #[derive(Debug, Default)]
@@ -12,6 +15,11 @@ impl Counter {
     /// Adds one.
     pub fn up(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds some.
+    pub fn add(&self, some: u64) {
+        self.0.fetch_add(some, Ordering::Relaxed);
     }
 
     /// Takes one away, where the number is a gauge.
@@ -36,6 +44,8 @@ pub struct Metrics {
     pub lookups_in_flight: Counter,
     /// Requests that were turned away for want of permits.
     pub shed_total: Counter,
+    /// Requests that were turned away for want of memory.
+    pub shed_memory_total: Counter,
     /// Panics that were caught at a request's or a shared task's border.
     pub panics_total: Counter,
     /// File indexes that were built.
@@ -44,4 +54,55 @@ pub struct Metrics {
     pub connections_total: Counter,
     /// Accept calls that failed; the listener goes on.
     pub accept_errors_total: Counter,
+    /// Connections that are open.
+    pub connections: Counter,
+    /// Connections that were broken off because their client did not read its answers.
+    pub connections_stalled_total: Counter,
+    /// Members files that could not be used; the last good members stayed.
+    pub members_errors_total: Counter,
+    /// Settings that were reloaded.
+    pub reloads_total: Counter,
+    /// Of these, those that were refused as a whole.
+    pub reloads_refused_total: Counter,
+    /// How long lookups took, by their outcome.
+    pub lookup_seconds: LookupSeconds,
+}
+
+/// How a lookup ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With rows, and without the origin.
+    Hit,
+    /// With rows, and the origin was asked.
+    Miss,
+    /// Without rows: no file has any of the keys.
+    NotFound,
+    /// With an error, or not at all because its caller left.
+    Error,
+}
+
+impl Outcome {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Hit, Self::Miss, Self::NotFound, Self::Error];
+
+    /// The label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::NotFound => "not_found",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One histogram per outcome.
+#[derive(Debug, Default)]
+pub struct LookupSeconds([Histogram; Outcome::ALL.len()]);
+
+impl LookupSeconds {
+    /// The histogram of an outcome.
+    pub fn of(&self, outcome: Outcome) -> &Histogram {
+        &self.0[outcome as usize]
+    }
 }

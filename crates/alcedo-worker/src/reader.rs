@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use alcedo_cache::{Fetch, FileKey, FlightSettings, Flights, PageStore};
+use alcedo_cache::{CacheDir, Fetch, FileKey, FlightSettings, Flights, OpenError, PageStore, Urgency};
 use alcedo_lookup::machine::{Fed, Machine, Need, Piece, Source, Step};
 use alcedo_origin::{FileStat, Place, Tail};
 use tokio::time::Instant;
@@ -24,6 +24,12 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Fetches under way at once: far more than origins serve at a time, and it bounds what callers who left leave behind.
 const MAX_FETCHES: usize = 16_384;
 
+/// Fetches ahead of need, under way and waiting together.
+const MAX_PREFETCHES: usize = 4_096;
+/// Fetches ahead of need under way at once: a quarter of what a store usually serves one client at a time, so that
+/// lookups find it free.
+const PREFETCHES_AT_ONCE: usize = 16;
+
 /// One content version of one file.
 #[derive(Debug, Clone)]
 pub struct FileVersion {
@@ -36,11 +42,16 @@ pub struct FileVersion {
 impl FileVersion {
     /// The version that a stat describes.
     pub fn new(stat: FileStat) -> Self {
-        Self { key: FileKey::new(Arc::clone(&stat.url), stat.version.as_str()), stat: Arc::new(stat) }
+        Self::from_shared(Arc::new(stat))
+    }
+
+    /// The version that a shared stat describes.
+    pub(crate) fn from_shared(stat: Arc<FileStat>) -> Self {
+        Self { key: FileKey::new(Arc::clone(&stat.url), stat.version.as_str()), stat }
     }
 }
 
-/// The bytes that this worker has, and the way to those that it has not.
+/// The bytes that this worker has, in memory or on disk, and the way to those that it has not.
 #[derive(Debug)]
 pub struct Bytestore {
     pages: PageStore,
@@ -50,13 +61,27 @@ pub struct Bytestore {
 impl Bytestore {
     /// A store of at most so many bytes, in memory.
     pub fn in_memory(capacity_bytes: u64, coalesce_gap_bytes: u64) -> Self {
+        Self::over(PageStore::in_memory(capacity_bytes), coalesce_gap_bytes)
+    }
+
+    /// A store in a cache directory, with what is there from before, whose files take at most so many bytes.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn on_disk(dir: &CacheDir, capacity_bytes: u64, coalesce_gap_bytes: u64) -> Result<Self, OpenError> {
+        Ok(Self::over(PageStore::open(dir, capacity_bytes)?, coalesce_gap_bytes))
+    }
+
+    fn over(pages: PageStore, coalesce_gap_bytes: u64) -> Self {
         let settings = FlightSettings {
             max_gap_bytes: coalesce_gap_bytes,
             flight_timeout: FETCH_TIMEOUT,
             max_flights: MAX_FETCHES,
+            max_prefetches: MAX_PREFETCHES,
+            prefetches_at_once: PREFETCHES_AT_ONCE,
             lost: Error::from,
         };
-        Self { pages: PageStore::in_memory(capacity_bytes), flights: Flights::new(settings) }
+        Self { pages, flights: Flights::new(settings) }
     }
 
     /// The pages.
@@ -117,7 +142,8 @@ impl Reader {
             Some(parts) => (parts, 0, 0),
             None => {
                 let (pages, flights) = (&self.store.pages, &self.store.flights);
-                let read = flights.read(pages, &version.key, version.stat.size, ranges, self.fetch(version)).await;
+                let (size, fetch) = (version.stat.size, self.fetch(version));
+                let read = flights.read(pages, &version.key, size, ranges, Urgency::Demand, fetch).await;
                 let fetched = read.map_err(|error| error.about(&self.place.url))?;
                 (fetched.parts, fetched.origin_gets, fetched.origin_bytes)
             }

@@ -3,6 +3,7 @@
 //! Knows the spellings `"256MiB"` and `"30s"` in settings. It must not know which setting it reads, so that every size
 //! and every duration of the configuration follows one rule and gives one message.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -38,6 +39,12 @@ pub(crate) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D:
 /// Reads a size that must fit this machine's addresses.
 pub(crate) fn memory_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     usize::try_from(size(deserializer)?).map_err(|_| D::Error::custom("this machine cannot address so many bytes"))
+}
+
+/// Reads the path of a file or a directory; an empty text is none.
+pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
 /// Reads a duration such as `"30s"` or `"250ms"`.

@@ -1,52 +1,43 @@
 //! Layer 3: assembly, start and drain of one worker.
 //!
-//! Knows threads, sockets and the order of starting and stopping. It must not know what requests mean. Each serving
-//! thread has a runtime of its own, because no request should hop between threads; one thread accepts and hands sockets
-//! to them in turn.
+//! Knows the order of starting and stopping. It must not know what requests mean, nor signals and service managers, which
+//! the binary turns into calls of this room.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use alcedo_cluster::{Member, Members, Ring};
+use alcedo_cluster::{Member, Members, MembersFile, Ring};
 use alcedo_origin::Mounts;
-use futures::StreamExt as _;
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Barrier, OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
-use tonic_health::ServingStatus;
+use futures::future::OptionFuture;
+use tokio::sync::{Barrier, Semaphore, mpsc, watch};
 use tonic_health::server::HealthReporter;
 
+use crate::admin;
 use crate::admission::Admission;
-use crate::config::{Config, ConfigError};
-use crate::connection::Connection;
+use crate::config::{AdminListen, Config, ConfigError};
+use crate::connection::Accepted;
 use crate::files::Files;
 use crate::lookups::Lookups;
+use crate::membership::{self, Membership};
 use crate::metrics::Metrics;
-use crate::service::{Door, HEALTH_NAMES, routes};
+use crate::process;
+use crate::service::Door;
+use crate::serving::{HANDED_SOCKETS, Shared, THREAD_STACK_BYTES, accept, runtime, serve, set_not_serving};
+use crate::status_page;
+use crate::watchdog::{self, Watchdog};
 
-/// Stack of every thread. Decoding recurses over a schema at most 100 deep, which takes a small part of it.
-const THREAD_STACK_BYTES: usize = 4 << 20;
-/// Threads per runtime for steps that decompress or decode much: as many as keep a core busy while some wait to be
-/// scheduled; more would only share the same cores.
-const BLOCKING_THREADS: usize = 8;
-/// Sockets that wait for one runtime to take them.
-const HANDED_SOCKETS: usize = 64;
 /// Connections that the kernel keeps for us while we are busy accepting.
 const LISTEN_BACKLOG: i32 = 1_024;
-/// Pause after a failed accept: out of file descriptors, the next try would fail as well.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// HTTP/2 flow control: a 64 KiB window stalls a stream of answers every trip; a connection carries several streams.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// A silent peer is asked after this time, and given up after that one.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Headers of one request: metadata is a few hundred bytes.
-const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// File descriptors per allowed connection: as many as connections remain for the cache's files and the origins.
+const FDS_PER_CONNECTION: u64 = 2;
+/// From this part of `memory.limit` on, in percent, requests are turned away; below it they are taken again.
+const SHED_PERCENT: u64 = 95;
+/// How often the memory in use is looked at: it takes a few file reads in memory.
+const MEMORY_LOOK: Duration = Duration::from_millis(500);
 
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +49,12 @@ pub enum StartError {
     /// A mount.
     #[error(transparent)]
     Mounts(#[from] alcedo_origin::Error),
+    /// The cache directory.
+    #[error(transparent)]
+    Cache(#[from] alcedo_cache::OpenError),
+    /// The metadata store in it.
+    #[error(transparent)]
+    Metadata(#[from] alcedo_cache::MetadataError),
     /// The listener.
     #[error("cannot listen on {address}: {why}")]
     Listen {
@@ -79,28 +76,30 @@ pub struct Worker {}
 #[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     door: Arc<Door>,
+    health: HealthReporter,
+    /// The settings that it started with.
+    started_with: Config,
     /// Time left to drain, once that began.
     drain: watch::Sender<Option<Duration>>,
-    /// Yields nothing until every thread has ended.
-    ended: mpsc::Receiver<()>,
+    /// Closed once every serving thread has ended.
+    alive: watch::Sender<()>,
+    /// Where sockets are handed to the serving threads.
+    hands: Vec<mpsc::Sender<Accepted>>,
+    /// Ends the thread beside the serving ones.
+    stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What every thread needs.
-#[derive(Clone)]
-struct Shared {
-    door: Arc<Door>,
-    health: HealthReporter,
-    drain: watch::Receiver<Option<Duration>>,
-    streams: u32,
-    /// No runtime ends before all have served: requests of one may wait for shared work that runs on another.
-    all_served: Arc<Barrier>,
-    /// Dropped by the thread when it ends.
-    _alive: mpsc::Sender<()>,
+/// What a reload changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Keys whose new values are in force.
+    pub taken: Vec<&'static str>,
+    /// Keys whose new values need a restart.
+    pub restart: Vec<&'static str>,
 }
-
-type Handed = (std::net::TcpStream, OwnedSemaphorePermit);
 
 impl Worker {
     /// Opens the mounts, listens where the configuration says, and serves.
@@ -110,39 +109,72 @@ impl Worker {
     pub fn start(config: Config) -> Result<Running, StartError> {
         config.check()?;
         let mounts = Mounts::open(&config.mounts, config.origin.clone())?;
-        let listener = listen(config.listen)?;
-        Self::with_mounts(config, mounts, listener)
+        let listener = listen(config.listen, "listen")?;
+        let admin = admin_listener(&config, &listener)?;
+        Self::assemble(config, mounts, listener, admin)
     }
 
-    /// Serves these mounts on this listener, whatever the configuration says about either; for tests and embedders.
+    /// Serves these mounts on this listener, whatever the configuration says about either; for tests and embedders. There
+    /// is an admin port if the configuration names one.
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub fn with_mounts(config: Config, mounts: Mounts, listener: TcpListener) -> Result<Running, StartError> {
         config.check()?;
+        let admin = match config.admin.listen {
+            AdminListen::At(address) => Some(listen(address, "admin.listen")?),
+            AdminListen::Beside | AdminListen::Off => None,
+        };
+        Self::assemble(config, mounts, listener, admin)
+    }
+
+    fn assemble(
+        config: Config,
+        mounts: Mounts,
+        listener: TcpListener,
+        admin: Option<TcpListener>,
+    ) -> Result<Running, StartError> {
         let failed = |error: io::Error| StartError::Start(error.to_string());
         let address = listener.local_addr().map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
+        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose().map_err(failed)?;
         let (drain, draining) = watch::channel(None);
-        let door = Arc::new(door(&config, mounts, address, draining.clone())?);
-        let (alive, ended) = mpsc::channel(1);
+        let (members, members_file) = members(&config, address)?;
+        let door = Arc::new(door(&config, mounts, &members, draining.clone())?);
+        let (own, own_mounts) = watchdog::built_in(&config).map_err(StartError::Start)?;
+        let built_in = Arc::new(self::door(&own, own_mounts, &members, draining.clone())?);
+        let (alive, is_alive) = watch::channel(());
         let (streams, runtime_count) = (config.connections.streams, runtime_count(config.runtimes));
         let all_served = Arc::new(Barrier::new(runtime_count));
-        let shared =
-            Shared { door, health: HealthReporter::new(), drain: draining, streams, all_served, _alive: alive };
-        let mut running = Running { address, door: Arc::clone(&shared.door), drain, ended, threads: Vec::new() };
+        let health = HealthReporter::new();
+        let shared = Shared { door, built_in, health, drain: draining, streams, all_served, _alive: is_alive };
+        let (stop, stopped) = watch::channel(false);
+        let mut running = Running {
+            address,
+            admin: admin_address,
+            door: Arc::clone(&shared.door),
+            health: shared.health.clone(),
+            started_with: config,
+            drain,
+            alive,
+            hands: Vec::new(),
+            stop,
+            threads: Vec::new(),
+        };
         // From here on an early return drops `running`, which stops the threads that have begun.
-        let mut runtimes = Vec::new();
         for number in 0..runtime_count {
             let (hand, handed) = mpsc::channel(HANDED_SOCKETS);
             let (shared, runtime) = (shared.clone(), runtime()?);
             running.thread(format!("alcedo-{number}"), move || runtime.block_on(serve(shared, handed)))?;
-            runtimes.push(hand);
+            running.hands.push(hand);
         }
-        let runtime = runtime()?;
-        let places = Arc::new(Semaphore::new(config.connections.max));
+        let beside = Beside { door: Arc::clone(&shared.door), admin, members_file };
+        let runtime_beside = runtime()?;
+        running.thread("alcedo-admin".to_owned(), move || runtime_beside.block_on(beside.run(stopped)))?;
+        let (runtime, hands) = (runtime()?, running.hands.clone());
+        let places = Arc::new(Semaphore::new(most_connections(running.started_with.connections.max)));
         running
-            .thread("alcedo-accept".to_owned(), move || runtime.block_on(accept(shared, listener, places, runtimes)))?;
+            .thread("alcedo-accept".to_owned(), move || runtime.block_on(accept(shared, listener, places, hands)))?;
         Ok(running)
     }
 }
@@ -153,22 +185,81 @@ impl Running {
         self.address
     }
 
+    /// The address of metrics, health and the status page; none where they are off.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
     /// The worker's counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.door.metrics
     }
 
+    /// What proves that every serving thread serves. Must be called within a runtime.
+    pub fn watchdog(&self) -> Watchdog {
+        Watchdog::new(&self.hands)
+    }
+
+    /// One line about how it is.
+    pub fn status_line(&self) -> String {
+        status_page::line(&self.door)
+    }
+
+    /// Several lines about how it is, for a log.
+    pub fn dump(&self) -> Vec<String> {
+        status_page::dump(&self.door)
+    }
+
+    /// Takes what a running worker can take of other settings, all of it or nothing.
+    ///
+    /// # Errors
+    /// The first broken rule; everything stays as it was.
+    pub fn reload(&self, config: Config) -> Result<Reloaded, ConfigError> {
+        config.check_rules().inspect_err(|error| self.refuse_reload(error))?;
+        self.door.metrics.reloads_total.up();
+        let (taken, _) = self.door.settings().changed(&config);
+        let (_, restart) = self.started_with.changed(&config);
+        self.door.admission.set_timeouts(&config.lookup);
+        if taken.contains(&"members") && !config.members.is_empty() {
+            self.door.membership.replace(&config.members, &self.door.worker_id);
+        }
+        *self.door.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        for key in &restart {
+            tracing::warn!(key, "this setting has changed and needs a restart; the old value stays in force");
+        }
+        tracing::info!(taken = taken.join(" "), "the settings were reloaded");
+        Ok(Reloaded { taken, restart })
+    }
+
+    /// Writes down that settings could not be reloaded; everything stays as it was.
+    pub fn refuse_reload(&self, why: &dyn std::fmt::Display) {
+        self.door.metrics.reloads_total.up();
+        self.door.metrics.reloads_refused_total.up();
+        tracing::error!(%why, "the settings were not reloaded; the old ones stay in force");
+    }
+
+    /// Leaves: is not ready from now on but still serves for `drain.notice`, so that clients turn to others first, then
+    /// stops as [`Running::shutdown`] does within `drain.grace`. A worker that is alone skips the notice.
+    pub async fn drain(self) {
+        self.door.leaving.store(true, Ordering::Relaxed);
+        set_not_serving(&self.health).await;
+        let settings = self.door.settings();
+        if self.door.membership.ring().members().len() > 1 {
+            tokio::time::sleep(settings.drain.notice).await;
+        }
+        self.shutdown(settings.drain.grace).await;
+    }
+
     /// Stops: no more connections, health says NOT_SERVING, streams end at message boundaries, requests under way
-    /// finish. What is not finished after `grace` is broken off. Returns when every thread has ended.
-    pub async fn shutdown(mut self, grace: Duration) {
+    /// finish. What is not finished after `grace` is broken off. Returns when every serving thread has ended.
+    pub async fn shutdown(self, grace: Duration) {
         self.drain.send_replace(Some(grace));
         self.wait().await;
     }
 
-    /// Waits until every thread has ended, which without [`Running::shutdown`] they do not.
-    pub async fn wait(&mut self) {
-        // Nothing is ever sent: the channel closes when the last thread drops its end.
-        while self.ended.recv().await.is_some() {}
+    /// Waits until every serving thread has ended, which without [`Running::shutdown`] they do not.
+    pub async fn wait(&self) {
+        self.alive.closed().await;
     }
 
     fn thread(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
@@ -180,8 +271,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // After a shutdown all threads have ended and this changes nothing.
+        // After a shutdown the serving threads have ended and this changes nothing for them.
         self.drain.send_replace(Some(Duration::ZERO));
+        self.stop.send_replace(true);
         for thread in self.threads.drain(..) {
             // A thread that panicked has ended, which is what is wanted here.
             let _ = thread.join();
@@ -189,8 +281,70 @@ impl Drop for Running {
     }
 }
 
+/// What runs beside serving, on a thread of its own: a scrape or a new ring keeps no lookup waiting.
+struct Beside {
+    door: Arc<Door>,
+    admin: Option<TcpListener>,
+    members_file: Option<MembersFile>,
+}
+
+impl Beside {
+    async fn run(self, mut stopped: watch::Receiver<bool>) {
+        let Self { door, admin, members_file } = self;
+        let serving = OptionFuture::from(admin.map(|listener| admin::serve(listener, &door)));
+        let following =
+            members_file.map(|file| membership::follow(file, &door.membership, &door.worker_id, &door.metrics));
+        let following = OptionFuture::from(following);
+        tokio::select! {
+            // An error means that the worker's handle is gone.
+            _ = stopped.wait_for(|stop| *stop) => {}
+            _ = async { tokio::join!(serving, following, watch_memory(&door)) } => {}
+        }
+    }
+}
+
+/// Turns requests away while the process has nearly all the memory that it may have.
+async fn watch_memory(door: &Door) {
+    loop {
+        let limit = door.settings().memory.limit_bytes;
+        let is_short = limit > 0 && process::resident_bytes() >= limit / 100 * SHED_PERCENT;
+        door.admission.set_memory_is_short(is_short);
+        tokio::time::sleep(MEMORY_LOOK).await;
+    }
+}
+
+/// Connections that the open files of this process allow: the configured ones if they can be had, else fewer.
+fn most_connections(configured: usize) -> usize {
+    let fds = process::raise_open_files(configured as u64 * FDS_PER_CONNECTION + 1);
+    let allowed = usize::try_from(fds.saturating_sub(1) / FDS_PER_CONNECTION).unwrap_or(usize::MAX).max(1);
+    if allowed < configured {
+        tracing::warn!(
+            configured,
+            allowed,
+            open_files = fds,
+            "connections.max is lowered, because it must stay below half of the open files that this process may have: \
+             raise LimitNOFILE= of the service, or `ulimit -n`"
+        );
+    }
+    configured.min(allowed)
+}
+
+/// The admin port's listener.
+fn admin_listener(config: &Config, grpc: &TcpListener) -> Result<Option<TcpListener>, StartError> {
+    let address = match config.admin.listen {
+        AdminListen::Off => return Ok(None),
+        AdminListen::At(address) => return listen(address, "admin.listen").map(Some),
+        // Whoever chose any port there wants any port here.
+        AdminListen::Beside if config.listen.port() == 0 => 0,
+        AdminListen::Beside => grpc.local_addr().map_or(0, |address| address.port().checked_add(1).unwrap_or(0)),
+    };
+    let beside = |port| listen(SocketAddr::from(([127, 0, 0, 1], port)), "admin.listen");
+    // Nobody asked for this port, so it being taken is no reason not to serve.
+    beside(address).or_else(|_| beside(0)).map(Some)
+}
+
 /// A listener with the port's owner named in the error.
-fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, StartError> {
     let bind = || {
         let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
         // A restarted worker may bind while connections of its predecessor linger.
@@ -202,40 +356,50 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     bind().map_err(|error: io::Error| {
         let why = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                "address already in use: another worker may be running; choose another [listen]".to_owned()
+                format!("address already in use: another worker may be running; choose another [{key}]")
             }
-            io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another [listen]".to_owned(),
-            io::ErrorKind::PermissionDenied => "permission denied; choose a port above 1023 for [listen]".to_owned(),
+            io::ErrorKind::AddrNotAvailable => format!("this machine has no such address; choose another [{key}]"),
+            io::ErrorKind::PermissionDenied => format!("permission denied; choose a port above 1023 for [{key}]"),
             _ => error.to_string(),
         };
         StartError::Listen { address, why }
     })
 }
 
+/// The first members, and the file that tells the next ones.
+fn members(config: &Config, address: SocketAddr) -> Result<(Members, Option<MembersFile>), StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Start(error.to_string());
+    if let Some(path) = &config.members_file {
+        let (file, members) = MembersFile::open(path).map_err(|error| failed(&error))?;
+        membership::warn_if_absent(&members, &config.worker_id);
+        return Ok((members, Some(file)));
+    }
+    if !config.members.is_empty() {
+        return Ok((config.members.clone(), None));
+    }
+    let told = if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
+    let member = Member::new(&config.worker_id, &told, alcedo_cluster::DEFAULT_WEIGHT, "");
+    let alone = Members::new([member.map_err(|error| failed(&error))?]);
+    Ok((alone.map_err(|error| failed(&error))?, None))
+}
+
 fn door(
     config: &Config,
     mounts: Mounts,
-    address: SocketAddr,
+    members: &Members,
     draining: watch::Receiver<Option<Duration>>,
 ) -> Result<Door, StartError> {
-    let members = if config.members.is_empty() {
-        let told = if config.advertise.is_empty() { address.to_string() } else { config.advertise.clone() };
-        let member = Member::new(&config.worker_id, &told, alcedo_cluster::DEFAULT_WEIGHT, "");
-        let member = member.map_err(|error| StartError::Start(error.to_string()))?;
-        Members::new([member]).map_err(|error| StartError::Start(error.to_string()))?
-    } else {
-        config.members.clone()
-    };
     let metrics = Arc::new(Metrics::default());
-    let lookups = Arc::new(Lookups::new(config, mounts, &metrics));
+    let lookups = Arc::new(Lookups::new(config, mounts, &metrics)?);
     Ok(Door {
         worker_id: config.worker_id.clone(),
-        ring: Ring::new(&members),
+        membership: Membership::new(Ring::new(members)),
         files: Files::new(Arc::clone(&lookups)),
         lookups,
         admission: Admission::new(&config.lookup, Arc::clone(&metrics)),
         metrics,
-        unanswered: config.connections.unanswered,
+        settings: RwLock::new(Arc::new(config.clone())),
+        leaving: AtomicBool::new(false),
         draining,
         started: Instant::now(),
     })
@@ -243,93 +407,4 @@ fn door(
 
 fn runtime_count(configured: usize) -> usize {
     if configured > 0 { configured } else { thread::available_parallelism().map_or(1, usize::from) }
-}
-
-fn runtime() -> Result<Runtime, StartError> {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .thread_stack_size(THREAD_STACK_BYTES)
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_name("alcedo-decode")
-        .build();
-    runtime.map_err(|error| StartError::Start(format!("no runtime: {error}")))
-}
-
-/// Accepts connections until the worker drains. A failed accept is counted and tried again: a listener that gave up
-/// would be a dead worker that looks alive.
-async fn accept(shared: Shared, listener: TcpListener, places: Arc<Semaphore>, runtimes: Vec<mpsc::Sender<Handed>>) {
-    let mut drain = shared.drain.clone();
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-    let metrics = &shared.door.metrics;
-    let accepting = async {
-        for runtime in runtimes.iter().cycle() {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let socket = loop {
-                // `serve_with_incoming` sets no socket options; without this one every unary call took 44 ms.
-                let accepted = listener.accept().await;
-                match accepted.and_then(|(socket, _)| socket.set_nodelay(true).and_then(|()| socket.into_std())) {
-                    Ok(socket) => break socket,
-                    Err(error) => {
-                        metrics.accept_errors_total.up();
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            };
-            metrics.connections_total.up();
-            if runtime.send((socket, place)).await.is_err() {
-                tracing::error!("a serving thread has ended; connections are handed to the others");
-            }
-        }
-    };
-    tokio::select! {
-        () = accepting => {}
-        // An error means that nobody can ask for a drain any more, which ends the worker as well.
-        _ = drain.wait_for(Option::is_some) => {}
-    }
-}
-
-/// Serves connections until the worker has drained.
-async fn serve(shared: Shared, handed: mpsc::Receiver<Handed>) {
-    let routes = match routes(&shared.door, &shared.health) {
-        Ok(routes) => routes,
-        Err(error) => {
-            tracing::error!(%error, "the services could not be built");
-            return;
-        }
-    };
-    for name in HEALTH_NAMES {
-        shared.health.set_service_status(name, ServingStatus::Serving).await;
-    }
-    let connections = ReceiverStream::new(handed).map(|(socket, place)| Connection::new(socket, place));
-    let mut drain = shared.drain.clone();
-    let drained = async move {
-        let _ = drain.wait_for(Option::is_some).await;
-    };
-    let server = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(shared.streams)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .serve_with_incoming_shutdown(routes.prepare(), connections, drained);
-    let mut drain = shared.drain.clone();
-    let broken_off = async {
-        let grace = drain.wait_for(Option::is_some).await.ok().and_then(|grace| *grace).unwrap_or_default();
-        for name in HEALTH_NAMES {
-            shared.health.set_service_status(name, ServingStatus::NotServing).await;
-        }
-        tokio::time::sleep(grace).await;
-    };
-    let served = async {
-        if let Err(error) = server.await {
-            tracing::error!(%error, "serving ended");
-        }
-        shared.all_served.wait().await;
-    };
-    tokio::select! {
-        () = served => {}
-        () = broken_off => {}
-    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::commands::{explain, get, ls, stat};
+use crate::commands::{bench, check, completion, explain, free, get, ls, man, ring, stat, who};
 use crate::output::Format;
 use crate::settings;
 use crate::terminal::Color;
@@ -74,6 +74,32 @@ pub(crate) enum Command {
     ///
     /// Prints aligned columns, or -o table|json|jsonl|name.
     Ls(ls::LsArgs),
+    /// Show which worker a path belongs to, and whether the workers agree
+    ///
+    /// Prints aligned columns, or -o table|json|jsonl|name.
+    Who(who::WhoArgs),
+    /// Show what the workers hold of a file, or of the files below a prefix
+    ///
+    /// Prints aligned columns, or -o table|json|jsonl|name.
+    Check(check::CheckArgs),
+    /// Make the workers drop what they hold of a file, or of the files below a prefix
+    ///
+    /// Prints aligned columns, or -o table|json|jsonl.
+    Free(free::FreeArgs),
+    /// Show how the cluster is doing, and what somebody should look at
+    ///
+    /// Prints a few lines, or -o table|json.
+    Status,
+    /// List the workers and how each is doing
+    ///
+    /// Prints aligned columns, or -o table|json|jsonl|name.
+    Workers,
+    /// Look at the ring
+    #[command(subcommand)]
+    Ring(ring::RingCommand),
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Run the daemon
     #[cfg(feature = "worker")]
     #[command(subcommand)]
@@ -82,6 +108,10 @@ pub(crate) enum Command {
     #[cfg(feature = "worker")]
     #[command(subcommand)]
     Config(crate::commands::config::ConfigCommand),
+    /// Print a script that teaches a shell the commands and flags
+    Completion(completion::CompletionArgs),
+    /// Print the manual page, or write the pages of all commands
+    Man(man::ManArgs),
 }
 
 #[cfg(test)]

@@ -3,17 +3,27 @@
 //! The top layer of the binary. Rules about lookups, files and settings belong to the crates below; a command only
 //! translates.
 
+pub(crate) mod bench;
+pub(crate) mod check;
+pub(crate) mod completion;
 #[cfg(feature = "worker")]
 pub(crate) mod config;
 pub(crate) mod explain;
+pub(crate) mod free;
 pub(crate) mod get;
 pub(crate) mod keys;
 pub(crate) mod ls;
+pub(crate) mod man;
+pub(crate) mod members;
 pub(crate) mod question;
+pub(crate) mod ring;
 pub(crate) mod stat;
+pub(crate) mod status;
 pub(crate) mod trace;
+pub(crate) mod who;
 #[cfg(feature = "worker")]
 pub(crate) mod worker;
+pub(crate) mod workers;
 
 use alcedo_client::Client;
 

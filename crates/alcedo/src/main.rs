@@ -55,6 +55,8 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         #[cfg(feature = "worker")]
         Command::Worker(command) => Box::pin(commands::worker::run(command, context)).await,
+        // It prints what it measured before it ends.
+        Command::Bench(command) => Box::pin(commands::bench::run(command, context)).await,
         command => {
             tokio::select! {
                 result = Box::pin(ask(command, context)) => result,
@@ -71,6 +73,15 @@ async fn ask(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Explain(args) => commands::explain::run(args, context).await,
         Command::Stat(args) => commands::stat::run(args, context).await,
         Command::Ls(args) => commands::ls::run(args, context).await,
+        Command::Who(args) => commands::who::run(args, context).await,
+        Command::Check(args) => commands::check::run(args, context).await,
+        Command::Free(args) => commands::free::run(args, context).await,
+        Command::Status => commands::status::run(context).await,
+        Command::Workers => commands::workers::run(context).await,
+        Command::Ring(command) => commands::ring::run(command, context).await,
+        Command::Bench(command) => commands::bench::run(command, context).await,
+        Command::Completion(args) => commands::completion::run(args, context).await,
+        Command::Man(args) => commands::man::run(args, context).await,
         #[cfg(feature = "worker")]
         Command::Config(command) => commands::config::run(command, context).await,
         #[cfg(feature = "worker")]

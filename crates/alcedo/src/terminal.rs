@@ -24,6 +24,8 @@ pub(crate) enum Color {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terminal {
     pub(crate) stdout_is_terminal: bool,
+    /// Somebody can be asked on stderr and answer on stdin.
+    pub(crate) is_interactive: bool,
     /// Colour on stderr.
     pub(crate) color: bool,
     /// No summary lines.
@@ -34,7 +36,8 @@ impl Terminal {
     pub(crate) fn new(color: Color, quiet: bool) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let color = use_color(color, io::stderr().is_terminal(), set("NO_COLOR"), set("CLICOLOR_FORCE"));
-        Self { stdout_is_terminal: io::stdout().is_terminal(), color, quiet }
+        let is_interactive = io::stdin().is_terminal() && io::stderr().is_terminal();
+        Self { stdout_is_terminal: io::stdout().is_terminal(), is_interactive, color, quiet }
     }
 
     /// Writes to stdout.

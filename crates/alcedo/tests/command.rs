@@ -37,7 +37,7 @@ fn dead_endpoint() -> String {
 
 #[test]
 fn what_cannot_be_understood_is_a_usage_error() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 19] = [
         (&["gt"], "error: unrecognized subcommand 'gt'"),
         (&["get"], "the following required arguments were not provided:\n  <PATH>"),
         (&["get", "lake/", "1", "--selec", "a"], "unexpected argument '--selec' found"),
@@ -53,6 +53,16 @@ fn what_cannot_be_understood_is_a_usage_error() {
         ),
         (&["get", "lake/", "1", "-o", "arrow", "--missing", "null"], "error: --missing null has no rows in an Arrow"),
         (&["get", "lake/", "1", "--maxrows", "-1"], "invalid value '-1' for '--maxrows <N>'"),
+        (&["who"], "the following required arguments were not provided:\n  <PATH>"),
+        (&["who", "lake/", "--replicas", "5"], "invalid value '5' for '--replicas <N>': 5 is not in 1..=4"),
+        (
+            &["free", "lake/"],
+            "error: free drops what the workers hold of lake/, and nobody is here to ask\nhint: say --yes\n",
+        ),
+        (&["bench", "get", "lake/"], "the following required arguments were not provided:\n  --keys-from <FILE>"),
+        (&["bench", "get", "a", "--keys-from", "b", "--count", "1", "-d", "1s"], "cannot be used with '--duration"),
+        (&["status", "-o", "name"], "error: this command does not print name\nhint: it prints: table, json\n"),
+        (&["completion", "cmd.exe"], "invalid value 'cmd.exe' for '<SHELL>'"),
     ];
     for (args, wanted) in cases {
         let output = run(args);
@@ -72,14 +82,41 @@ fn help_and_version_go_to_stdout() {
 }
 
 #[test]
+fn completion_scripts_and_manual_pages_are_made_without_a_worker() {
+    let script = run(&["completion", "bash"]);
+    assert_eq!((code(&script), stderr(&script).as_str()), (0, ""));
+    assert!(stdout(&script).contains("complete -F _alcedo"), "{}", stdout(&script));
+    let page = run(&["man"]);
+    assert_eq!(code(&page), 0);
+    assert!(stdout(&page).contains(".TH alcedo 1") && stdout(&page).contains("alcedo\\-who(1)"), "{}", stdout(&page));
+    let home = tempfile::tempdir().unwrap();
+    let output = alcedo(home.path()).args(["man", "share/man1"]).output().unwrap();
+    assert_eq!(
+        (code(&output), stderr(&output).as_str()),
+        (0, "share/man1 has the pages: man -l share/man1/alcedo.1\n")
+    );
+    assert!(home.path().join("share/man1/alcedo-bench-get.1").is_file());
+    let output = alcedo(home.path()).args(["man", "share/man1/alcedo.1"]).output().unwrap();
+    assert_eq!((code(&output), stdout(&output).as_str()), (1, ""));
+    assert!(stderr(&output).starts_with("error: cannot write to share/man1/alcedo.1: "), "{}", stderr(&output));
+}
+
+#[test]
 fn without_a_worker_every_command_says_so() {
     let endpoint = dead_endpoint();
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 12] = [
         &["get", "lake/users/", "1"],
         &["explain", "lake/users/", "1"],
         &["explain", "lake/users/", "-1", "--analyze"],
         &["stat", "lake/a.parquet"],
         &["ls"],
+        &["who", "lake/a.parquet"],
+        &["check", "lake/"],
+        &["free", "lake/", "--yes"],
+        &["status"],
+        &["workers"],
+        &["ring", "show"],
+        &["bench", "get", "lake/", "--keys-from", "/proc/self/comm"],
     ];
     for args in commands {
         let output = run(&[args, &["--endpoints", &endpoint]].concat());

@@ -19,6 +19,7 @@ Usage: cargo xtask COMMAND
 
   quickstart [ARG...]  bring what is missing, build, and look up rows of a sample lake (--help: its options)
   test [ARG...]        build and run all tests; ARG... go to `cargo test`
+  bench [ARG...]       build, and measure beside redis-server into benches/runs (--help: its options)
   ci                   everything that a change must pass: fmt, build, test, clippy, doc
   fmt-check            is everything formatted? (`cargo fmt` formats)
   clippy               lints, warnings denied
@@ -45,13 +46,14 @@ fn dispatch(args: &[String]) -> Outcome {
     let Some((command, rest)) = args.split_first() else {
         return Err(Failure::Usage("which command?".into()));
     };
-    let takes_arguments = matches!(command.as_str(), "quickstart" | "test");
+    let takes_arguments = matches!(command.as_str(), "quickstart" | "test" | "bench");
     if let (false, Some(extra)) = (takes_arguments, rest.first()) {
         return Err(Failure::Usage(format!("`{command}` takes no argument, but was given `{extra}`")));
     }
     match command.as_str() {
         "quickstart" => steps::quickstart(&Workspace::find()?, rest),
         "test" => steps::test(&Workspace::find()?, rest),
+        "bench" => steps::bench(&Workspace::find()?, rest),
         "ci" => steps::ci(&Workspace::find()?),
         "fmt-check" => steps::fmt_check(&Workspace::find()?),
         "clippy" => steps::clippy(&Workspace::find()?),

@@ -21,19 +21,63 @@ pub(crate) struct Need {
 }
 
 /// What every build needs.
-pub(crate) const BUILD: &[Need] = &[Need {
-    what: "a C compiler and linker",
-    probe: &["cc", "--version"],
-    debian: &["build-essential"],
-    why: "rustc links with it; zstd and the TLS library are C",
-}];
+pub(crate) const BUILD: &[Need] = &[
+    Need {
+        what: "a C and C++ compiler and linker",
+        probe: &["sh", "-c", "cc --version && c++ --version"],
+        debian: &["build-essential"],
+        why: "rustc links with it; RocksDB is C++, zstd and the TLS library are C",
+    },
+    Need {
+        what: "libclang",
+        probe: &["sh", "-c", FIND_LIBCLANG],
+        debian: &["libclang-dev"],
+        why: "RocksDB's bindings are read from its headers with it",
+    },
+];
+
+/// Succeeds where the bindings' generator finds libclang: only where `LIBCLANG_PATH` says (a directory or the file), if
+/// it says anything, else in the places of distributions. `libclang-dev` brings the compiler's own headers along, which
+/// are needed too, so without `LIBCLANG_PATH` they are looked for as well.
+const FIND_LIBCLANG: &str = r#"
+set -- /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib
+headers="/usr/lib/llvm-*/lib/clang/*/include/stddef.h /usr/lib*/clang/*/include/stddef.h"
+if [ -n "$LIBCLANG_PATH" ]; then
+    [ -f "$LIBCLANG_PATH" ] && exit 0
+    set -- "$LIBCLANG_PATH"
+    headers=/dev/null
+fi
+ls $headers 2>/dev/null | grep -q . || exit 1
+for directory in "$@"; do
+    for library in "$directory"/libclang.so* "$directory"/libclang-[0-9]*.so*; do
+        [ -f "$library" ] && exit 0
+    done
+done
+exit 1
+"#;
 
 /// What the tests need beside [`BUILD`].
-pub(crate) const TESTS: &[Need] = &[Need {
-    what: "Python 3 with venv",
-    probe: &["python3", "-c", "import ensurepip, venv"],
-    debian: &["python3", "python3-venv", "python3-pip"],
-    why: "the tests' peers, a second S3 server and a gRPC client of another language, are Python programs",
+pub(crate) const TESTS: &[Need] = &[
+    Need {
+        what: "Python 3 with venv",
+        probe: &["python3", "-c", "import ensurepip, venv"],
+        debian: &["python3", "python3-venv", "python3-pip"],
+        why: "the tests' peers, a second S3 server and a gRPC client of another language, are Python programs",
+    },
+    Need {
+        what: "systemd-analyze",
+        probe: &["systemd-analyze", "--version"],
+        debian: &["systemd"],
+        why: "the tests verify the worker's systemd unit with it",
+    },
+];
+
+/// What the measurements need beside [`BUILD`].
+pub(crate) const BENCHES: &[Need] = &[Need {
+    what: "redis-server",
+    probe: &["redis-server", "--version"],
+    debian: &["redis-server"],
+    why: "Alcedo is measured beside it",
 }];
 
 /// Makes sure that all of `needs` are there: installs what is missing where that is possible without a question
@@ -45,7 +89,7 @@ pub(crate) fn bring(needs: &[Need]) -> Outcome {
     }
     let explained: Vec<String> = missing.iter().map(|need| format!("{} ({})", need.what, need.why)).collect();
     let explained = explained.join(", and ");
-    let packages: Vec<&str> = missing.iter().flat_map(|need| need.debian.iter().copied()).collect();
+    let packages = packages_of(&missing);
     let Some(prefix) = rights() else {
         return Err(Failure::Said(advice(&explained, &packages, is_debian())));
     };
@@ -58,11 +102,23 @@ pub(crate) fn bring(needs: &[Need]) -> Outcome {
     match missing.iter().find(|need| !succeeds(need.probe)) {
         None => Ok(()),
         Some(need) => Err(Failure::Said(format!(
-            "{} was installed, yet `{}` still fails: run it by hand to see why",
+            "{} was installed, yet {} is not found: run this by hand to see why:\n{}",
             need.debian.join(" "),
+            need.what,
             need.probe.join(" ")
         ))),
     }
+}
+
+/// The packages that bring all of these, each once.
+fn packages_of(needs: &[&Need]) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for package in needs.iter().flat_map(|need| need.debian) {
+        if !packages.contains(package) {
+            packages.push(package);
+        }
+    }
+    packages
 }
 
 /// What a user who must install the packages is told.
@@ -120,6 +176,34 @@ mod tests {
         assert!(!succeeds(&["no-such-program-anywhere"]));
         assert!(!succeeds(&["sh", "-c", "exit 3"]));
         assert!(!succeeds(&[]));
+    }
+
+    /// Whether the probe finds a libclang where `LIBCLANG_PATH` is this.
+    fn finds_libclang(path: &Path) -> bool {
+        let status = Command::new("sh").args(["-c", FIND_LIBCLANG]).env("LIBCLANG_PATH", path).status();
+        status.unwrap().success()
+    }
+
+    #[test]
+    fn libclang_is_looked_for_where_the_environment_says_and_nowhere_else() {
+        let home = std::env::temp_dir().join(format!("alcedo-xtask-libclang-{}", std::process::id()));
+        std::fs::create_dir_all(&home).unwrap();
+        assert!(!finds_libclang(&home), "an empty directory, whatever else the machine has");
+        std::fs::write(home.join("libclang-cpp.so"), "").unwrap();
+        assert!(!finds_libclang(&home), "another library");
+        std::fs::write(home.join("libclang-14.so.14"), "").unwrap();
+        assert!(finds_libclang(&home), "a directory that has it");
+        assert!(finds_libclang(&home.join("libclang-14.so.14")), "the file itself");
+        std::fs::remove_dir_all(&home).unwrap();
+    }
+
+    #[test]
+    fn the_tables_name_packages_and_reasons() {
+        for need in BUILD.iter().chain(TESTS).chain(BENCHES) {
+            assert!(!need.probe.is_empty() && !need.debian.is_empty() && !need.why.is_empty(), "{}", need.what);
+        }
+        let all: Vec<&Need> = BUILD.iter().chain(BUILD).collect();
+        assert_eq!(packages_of(&all), ["build-essential", "libclang-dev"]);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! The Python of the tests: a virtual environment in the target directory with exactly the pinned packages.
 //!
-//! Knows venv and pip. It must not know what the tests do with it. It is made again only when the pins change.
+//! Knows venv and pip, which must be there. It must not know what the tests do with it. It is made again only when the pins change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::needs;
 use crate::workspace::{Failure, Workspace, run};
 
 /// The pins, from the workspace root.
@@ -22,7 +21,6 @@ pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf, Failure> {
     if is_ready(&home, &pins) {
         return Ok(python);
     }
-    needs::bring(needs::TESTS)?;
     let count = pins.lines().filter(|line| line.contains("==")).count();
     println!("xtask: installing {count} pinned Python packages into {}, about a minute, once", home.display());
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;

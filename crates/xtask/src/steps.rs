@@ -19,23 +19,58 @@ const TEST: &[&str] = &["test", "--workspace", "--locked"];
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--locked", "--all-targets", "--quiet", "--", "--deny", "warnings"];
 const DOC: &[&str] = &["doc", "--workspace", "--locked", "--no-deps", "--quiet"];
 
-/// How long the first build takes on the machines it was measured on.
+/// How long the first build takes on the machines it was measured on, without RocksDB.
 const FIRST_BUILD: &str = "about 10 minutes on 2 cores, once";
+/// How long RocksDB's own sources take there.
+const ROCKSDB_BUILD: &str = "343 C++ files, about 20 minutes on 2 cores, once";
+/// The environment variable that names the directory of a RocksDB library which is already there.
+const ROCKSDB_LIB_DIR: &str = "ROCKSDB_LIB_DIR";
 
-/// Builds all programs, and says beforehand if that takes long.
+/// Builds all programs, and says beforehand what takes long.
 pub(crate) fn build(workspace: &Workspace) -> Outcome {
     needs::bring(needs::BUILD)?;
     if !workspace.binary("alcedo").exists() {
         let lock = fs::read_to_string(workspace.root.join("Cargo.lock")).unwrap_or_default();
         println!("xtask: compiling up to {} crates, {FIRST_BUILD}", crates_in(&lock));
     }
+    let given = std::env::var_os(ROCKSDB_LIB_DIR).is_some();
+    if let Some(text) = rocksdb_notice(given, rocksdb_is_built(workspace)) {
+        println!("xtask: {text}");
+    }
     run(&mut workspace.cargo(BUILD))
+}
+
+/// What to say about RocksDB before a build; nothing where it need not be compiled.
+fn rocksdb_notice(given: bool, built: bool) -> Option<String> {
+    let advice = format!("{ROCKSDB_LIB_DIR} names a directory with a matching library where there is one");
+    (!given && !built).then(|| format!("RocksDB is among them, the long step: {ROCKSDB_BUILD}; {advice}"))
+}
+
+/// Whether RocksDB's sources have been compiled in this target directory: its build script has left its library.
+fn rocksdb_is_built(workspace: &Workspace) -> bool {
+    let Ok(entries) = fs::read_dir(workspace.target.join("debug/build")) else { return false };
+    let mut of_rocksdb = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("librocksdb-sys-")));
+    // The archive is written when all files are compiled, so an interrupted build has none.
+    of_rocksdb.any(|path| path.join("out/librocksdb.a").exists())
 }
 
 /// Builds, then becomes the quickstart program, so that its signals and its exit code are its own.
 pub(crate) fn quickstart(workspace: &Workspace, args: &[String]) -> Outcome {
+    become_program(workspace, "quickstart", args)
+}
+
+/// Builds, then becomes the measuring program; where a run is written it says by itself.
+pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Outcome {
+    needs::bring(needs::BENCHES)?;
+    become_program(workspace, "bench", args)
+}
+
+fn become_program(workspace: &Workspace, name: &str, args: &[String]) -> Outcome {
     build(workspace)?;
-    let program = workspace.binary("quickstart");
+    let program = workspace.binary(name);
     let error = Command::new(&program).args(args).env("TESTKIT_ALCEDO", workspace.binary("alcedo")).exec();
     Err(Failure::Said(format!("cannot start {}: {error}", program.display())))
 }
@@ -47,6 +82,7 @@ pub(crate) fn test(workspace: &Workspace, args: &[String]) -> Outcome {
 }
 
 fn run_tests(workspace: &Workspace, args: &[String]) -> Outcome {
+    needs::bring(needs::TESTS)?;
     let python = python::prepare(workspace)?;
     let mut command = workspace.cargo(TEST);
     command.args(args).env("TESTKIT_ALCEDO", workspace.binary("alcedo"));
@@ -169,6 +205,25 @@ mod tests {
         for args in [BUILD, TEST, CLIPPY, DOC] {
             assert!(args.contains(&"--workspace") && args.contains(&"--locked"), "{args:?}");
         }
+    }
+
+    #[test]
+    fn rocksdb_is_announced_only_before_it_is_compiled() {
+        let target = std::env::temp_dir().join(format!("alcedo-xtask-rocksdb-{}", std::process::id()));
+        let out = target.join("debug/build/librocksdb-sys-0123/out");
+        let workspace = Workspace { root: "/".into(), target: target.clone(), cargo: "cargo".into() };
+        assert!(!rocksdb_is_built(&workspace), "there is no target directory");
+        fs::create_dir_all(&out).unwrap();
+        fs::write(out.join("bindings.rs"), "").unwrap();
+        assert!(!rocksdb_is_built(&workspace), "only begun");
+        fs::write(out.join("librocksdb.a"), "").unwrap();
+        assert!(rocksdb_is_built(&workspace));
+        fs::remove_dir_all(&target).unwrap();
+
+        let text = rocksdb_notice(false, false).unwrap();
+        assert!(text.contains("343 C++ files, about 20 minutes") && text.contains("ROCKSDB_LIB_DIR"), "{text}");
+        assert_eq!(rocksdb_notice(false, true), None);
+        assert_eq!(rocksdb_notice(true, false), None, "a library that is there is linked, nothing is compiled");
     }
 
     #[test]

@@ -4,8 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod acting;
 mod answers;
+mod fallback;
 mod files;
+mod hedges;
+mod many;
 mod routing;
 mod scripted;
 mod stream;
+mod tries;

@@ -12,7 +12,7 @@ use pb::reply_frame::Body;
 use crate::scripted::{Server, client, dead_address, echo, eventually, file, opened, values};
 
 /// What a worker of this ring tells.
-fn cluster(members: &[(&str, &str)], mounts: &[(&str, &str)]) -> (pb::ClusterResponse, Ring) {
+pub(crate) fn cluster(members: &[(&str, &str)], mounts: &[(&str, &str)]) -> (pb::ClusterResponse, Ring) {
     let member = |(id, address): &(&str, &str)| Member::new(id, address, 1, "").unwrap();
     let ring = Ring::new(&Members::new(members.iter().map(member)).unwrap());
     let wire = |(id, address): &(&str, &str)| pb::Member {
@@ -34,7 +34,7 @@ fn cluster(members: &[(&str, &str)], mounts: &[(&str, &str)]) -> (pb::ClusterRes
 }
 
 /// A server that answers every lookup, and how many it answered.
-fn answering() -> (Server, Arc<AtomicUsize>, Arc<Mutex<u64>>) {
+pub(crate) fn answering() -> (Server, Arc<AtomicUsize>, Arc<Mutex<u64>>) {
     let mut server = Server::start();
     let (count, epoch) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(0)));
     let mut sessions = server.take_sessions();

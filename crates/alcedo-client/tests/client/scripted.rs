@@ -138,6 +138,11 @@ impl Session {
         !matches!(frame, Ok(Some(_)))
     }
 
+    /// The next frame, `None` when the client has let go of the stream.
+    pub(crate) async fn next_frame(&mut self) -> Option<pb::LookupFrame> {
+        self.frames.message().await.ok().flatten()
+    }
+
     /// The next request, `None` when the client has let go of the stream. Cancels are skipped.
     pub(crate) async fn next_request(&mut self) -> Option<(u64, pb::LookupRequest)> {
         while let Ok(Some(frame)) = self.frames.message().await {
@@ -338,6 +343,7 @@ impl ClusterService for Shared {
 impl FileService for Shared {
     type ListStream = Boxed<pb::ListResponse>;
     type ReadStream = Boxed<pb::ReadResponse>;
+    type CheckStream = Boxed<pb::CheckResponse>;
 
     async fn stat(&self, _: Request<pb::StatRequest>) -> Result<Response<pb::StatResponse>, Status> {
         self.0.script.stat.lock().unwrap().clone().expect("no stat in this script").map(Response::new)
@@ -352,5 +358,15 @@ impl FileService for Shared {
         self.0.script.reads.lock().unwrap().push(request.into_inner());
         let chunks = self.0.script.read.lock().unwrap().clone();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn check(&self, _: Request<pb::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
+        let holding = pb::Holding { url: "s3://lake/a".into(), size_bytes: 9, cached_bytes: 4, ..Default::default() };
+        let pages = [false, true].map(|truncated| Ok(pb::CheckResponse { holdings: vec![holding.clone()], truncated }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(pages))))
+    }
+
+    async fn free(&self, _: Request<pb::FreeRequest>) -> Result<Response<pb::FreeResponse>, Status> {
+        Ok(Response::new(pb::FreeResponse { files: 2, freed_bytes: 13 }))
     }
 }

@@ -138,6 +138,10 @@ async fn a_worker_that_dies_in_the_middle_leaves_open_whether_it_had_accepted() 
     let error = client.lookup("lake/a").key(1).await.unwrap_err();
     assert_eq!(error.to_string(), format!("no worker reachable: {}: connection refused (tried 1)", server.address));
     let mut reborn = Server::start_at(&server.address);
+    // The refusal is believed for a moment.
+    while client.cluster().await.is_err() {
+        tokio::task::yield_now().await;
+    }
     opened(&mut reborn, &client).await;
 }
 

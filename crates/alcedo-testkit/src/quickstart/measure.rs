@@ -1,92 +1,138 @@
 //! Lookups, timed and checked: what the quickstart's table is made of.
+//!
+//! Knows the clock, the store's counters and the generated truth. It must not know workers or what happens to them.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use alcedo_client::{Answer, Client, KeyStatus, Value};
-use anyhow::{Context, Result, ensure};
+use alcedo_client::{Answer, Client, Error, KeyStatus, Value};
+use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 
-use super::{MOUNT, Row, differs};
 use crate::lake::{SampleLake, TruthRow};
-use crate::s3::S3Server;
+use crate::s3::{Counters, S3Server};
 
 /// Digits that the histogram keeps.
 const SIGNIFICANT_DIGITS: u8 = 3;
 /// The longest lookup that the histogram tells from longer ones, in microseconds: a minute.
 const MAX_MICROS: u64 = 60_000_000;
 
+/// What is asked: the row of this number, below this path, by this key column.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) path: String,
+    pub(super) column: &'static str,
+    pub(super) number: u64,
+}
+
 /// One row of the table in the making.
-pub(super) struct Measurement<'a> {
+pub(super) struct Measurement {
     name: String,
-    store: &'a S3Server,
+    before: Counters,
     micros: Vec<u64>,
-    gets: u64,
-    other_requests: u64,
-    bytes: u64,
     keys: u64,
+    failed: u64,
+    wrong: u64,
+    /// The first of those that failed or were wrong, in words.
+    complaint: Option<String>,
 }
 
 /// One row of the table.
+#[derive(Debug, Clone)]
 pub(super) struct Measured {
     name: String,
     calls: u64,
-    keys: u64,
+    pub(super) keys: u64,
     p50_ms: f64,
     p99_ms: f64,
-    gets: f64,
-    bytes: f64,
+    /// Requests to the store of all calls together.
+    pub(super) requests: u64,
+    bytes: u64,
+    pub(super) failed: u64,
+    pub(super) wrong: u64,
+    pub(super) complaint: Option<String>,
 }
 
-impl<'a> Measurement<'a> {
-    pub(super) fn new(name: &str, store: &'a S3Server) -> Self {
-        Self { name: name.to_owned(), store, micros: Vec::new(), gets: 0, other_requests: 0, bytes: 0, keys: 0 }
+impl Measurement {
+    /// Everything that is asked of the store from here to [`Measurement::finish`] counts, also what happens in the
+    /// background.
+    pub(super) fn new(name: &str, store: &S3Server) -> Self {
+        let (before, micros) = (store.counters(), Vec::new());
+        Self { name: name.to_owned(), before, micros, keys: 0, failed: 0, wrong: 0, complaint: None }
     }
 
-    /// Looks one row up by a key column and compares it with the truth.
-    pub(super) async fn lookup(&mut self, client: &Client, lake: &SampleLake, column: &str, number: u64) -> Result<()> {
-        let truth = lake.row(number).context("the lake has lost a row")?;
-        let key = if column == "id" { truth.id.to_string() } else { truth.user.clone() };
-        let before = self.store.counters();
+    /// Looks one row up and compares it with the truth. Returns the address of the worker that answered.
+    pub(super) async fn lookup(
+        &mut self,
+        client: &Client,
+        lake: &SampleLake,
+        question: &Question,
+    ) -> Result<Option<Arc<str>>> {
+        let truth = lake.row(question.number).context("the lake has lost a row")?;
+        let key = if question.column == "id" { truth.id.to_string() } else { truth.user.clone() };
         let started = Instant::now();
-        let answer = client.lookup(format!("{MOUNT}/")).key_column(column).key(key).await?;
-        self.micros.push(u64::try_from(started.elapsed().as_micros())?);
-        self.count(&before, 1);
-        check(&answer, &[truth])
+        let answer = client.lookup(&question.path).key_column(question.column).key(key).await;
+        self.take(started, answer, &[truth])
     }
 
-    /// Looks many rows up in one call.
-    pub(super) async fn multi_get(&mut self, client: &Client, lake: &SampleLake, numbers: &[u64]) -> Result<()> {
+    /// Looks many rows up by `id` in one call.
+    pub(super) async fn multi_get(
+        &mut self,
+        client: &Client,
+        lake: &SampleLake,
+        path: &str,
+        numbers: &[u64],
+    ) -> Result<()> {
         let truths: Vec<TruthRow> =
             numbers.iter().map(|n| lake.row(*n).context("the lake has lost a row")).collect::<Result<_>>()?;
-        let before = self.store.counters();
         let started = Instant::now();
-        let answer =
-            client.lookup(format!("{MOUNT}/")).key_column("id").keys(truths.iter().map(|truth| truth.id)).await?;
+        let answer = client.lookup(path).key_column("id").keys(truths.iter().map(|truth| truth.id)).await;
+        self.take(started, answer, &truths).map(|_| ())
+    }
+
+    fn take(
+        &mut self,
+        started: Instant,
+        answer: Result<Answer, Error>,
+        truths: &[TruthRow],
+    ) -> Result<Option<Arc<str>>> {
         self.micros.push(u64::try_from(started.elapsed().as_micros())?);
-        self.count(&before, numbers.len() as u64);
-        check(&answer, &truths)
+        self.keys += truths.len() as u64;
+        match answer {
+            Ok(answer) => {
+                if let Err(difference) = check(&answer, truths) {
+                    self.wrong += 1;
+                    self.complaint.get_or_insert_with(|| difference.to_string());
+                }
+                Ok(Some(answer.worker))
+            }
+            Err(error) => {
+                self.failed += 1;
+                self.complaint.get_or_insert_with(|| error.to_string());
+                Ok(None)
+            }
+        }
     }
 
-    fn count(&mut self, before: &crate::s3::Counters, keys: u64) {
-        let after = self.store.counters();
-        self.gets += after.get - before.get;
-        self.other_requests += (after.list - before.list) + (after.head - before.head);
-        self.bytes += after.bytes_sent - before.bytes_sent;
-        self.keys += keys;
+    /// How many calls have ended.
+    pub(super) fn calls(&self) -> usize {
+        self.micros.len()
     }
 
-    pub(super) fn finish(self) -> Measured {
-        let calls = self.micros.len() as u64;
-        let at = |quantile| percentile_ms(&self.micros, quantile);
+    pub(super) fn finish(self, store: &S3Server) -> Measured {
+        let after = store.counters();
+        let requests = |of: &Counters| of.get + of.list + of.head;
         Measured {
-            name: self.name,
-            calls,
+            calls: self.micros.len() as u64,
             keys: self.keys,
-            p50_ms: at(0.5),
-            p99_ms: at(0.99),
-            gets: (self.gets + self.other_requests) as f64 / calls.max(1) as f64,
-            bytes: self.bytes as f64 / calls.max(1) as f64,
+            p50_ms: percentile_ms(&self.micros, 0.5),
+            p99_ms: percentile_ms(&self.micros, 0.99),
+            requests: requests(&after) - requests(&self.before),
+            bytes: after.bytes_sent - self.before.bytes_sent,
+            name: self.name,
+            failed: self.failed,
+            wrong: self.wrong,
+            complaint: self.complaint,
         }
     }
 }
@@ -108,7 +154,10 @@ fn check(answer: &Answer, truths: &[TruthRow]) -> Result<()> {
         let key = row.key_index as usize;
         ensure!(key < truths.len(), "an answer names key {key} of {}", truths.len());
         found[key] += 1;
-        differs(&truths[key], &row.values)?;
+        let (wanted, truth) = (&truths[key], truth_values(&truths[key]));
+        if *truth != *row.values {
+            bail!("row {} is {:?}, the truth is {truth:?}", wanted.number, row.values);
+        }
     }
     ensure!(found.iter().all(|count| *count == 1), "some key has another number of rows than one: {found:?}");
     ensure!(answer.statuses.iter().all(|status| *status == KeyStatus::Found), "a key that has a row is not found");
@@ -116,9 +165,9 @@ fn check(answer: &Answer, truths: &[TruthRow]) -> Result<()> {
 }
 
 /// A truth row as the client hands it out.
-pub(super) fn truth_values(truth: &TruthRow) -> Row {
+fn truth_values(truth: &TruthRow) -> Vec<Value> {
     let tags = truth.tags.as_ref().map(|tags| tags.iter().map(|tag| Value::String((*tag).to_owned())).collect());
-    Arc::new([
+    vec![
         Value::Int(truth.id),
         Value::String(truth.user.clone()),
         truth.name.clone().map_or(Value::Null, Value::String),
@@ -129,32 +178,35 @@ pub(super) fn truth_values(truth: &TruthRow) -> Row {
         Value::Int(truth.flags.into()),
         Value::Bool(truth.active),
         tags.map_or(Value::Null, Value::List),
-    ])
+    ]
 }
 
-/// How many keys were looked up and compared in all.
-pub(super) fn total(rows: &[Measured]) -> u64 {
-    rows.iter().map(|row| row.keys).sum()
+/// A count of hundredths as a decimal of scale 2, without the code under test.
+fn hundredths(amount: i128) -> String {
+    let sign = if amount < 0 { "-" } else { "" };
+    let magnitude = amount.unsigned_abs();
+    format!("{sign}{}.{:02}", magnitude / 100, magnitude % 100)
 }
 
+/// Prints rows of the table below a head line that says what they have in common.
 #[allow(clippy::print_stdout)] // The quickstart's table.
-pub(super) fn print(rows: &[Measured]) {
-    println!(
-        "{:<32}{:>7}{:>12}{:>12}{:>18}{:>16}",
-        "lookup of whole rows", "calls", "p50", "p99", "store requests", "store bytes"
-    );
-    println!("{:<32}{:>7}{:>12}{:>12}{:>18}{:>16}", "by the lake's prefix", "", "", "", "per call", "per call");
+pub(super) fn print(head: &str, rows: &[Measured]) {
+    println!("{head:<45}{:>6}{:>11}{:>11}{:>10}{:>11}{:>8}", "calls", "p50", "p99", "requests", "bytes", "failed");
+    println!("{:<45}{:>6}{:>11}{:>11}{:>21}{:>8}", "", "", "", "", "of the store per call", "");
     for row in rows {
+        let per_call = |total: u64| total as f64 / row.calls.max(1) as f64;
         println!(
-            "{:<32}{:>7}{:>9.2} ms{:>9.2} ms{:>18.2}{:>16}",
+            "{:<45}{:>6}{:>8.2} ms{:>8.2} ms{:>10.2}{:>11}{:>8}",
             row.name,
             row.calls,
             row.p50_ms,
             row.p99_ms,
-            row.gets,
-            bytes_text(row.bytes)
+            per_call(row.requests),
+            bytes_text(per_call(row.bytes)),
+            row.failed
         );
     }
+    println!();
 }
 
 fn bytes_text(bytes: f64) -> String {
@@ -163,11 +215,4 @@ fn bytes_text(bytes: f64) -> String {
         b if b >= 1e3 => format!("{:.1} kB", b / 1e3),
         b => format!("{b:.0} B"),
     }
-}
-
-/// A count of hundredths as a decimal of scale 2, without the code under test.
-fn hundredths(amount: i128) -> String {
-    let sign = if amount < 0 { "-" } else { "" };
-    let magnitude = amount.unsigned_abs();
-    format!("{sign}{}.{:02}", magnitude / 100, magnitude % 100)
 }

@@ -1,33 +1,28 @@
-//! The quickstart: a real lake, a real store, a real worker process, real lookups, and one table of what they cost.
+//! The quickstart: a real lake, a real store, three real worker processes, real lookups, and one table of what they
+//! cost, before and after one of the workers is killed.
 //!
 //! Layer 5. Everything is on loopback and in a temporary directory. Every looked-up row is compared with the generated
-//! truth, and the figures come from the store's own counters and this process's clock, never from what the worker says
-//! of itself.
+//! truth, and the figures come from the store's own counters and this process's clock, never from what the workers say
+//! of themselves.
 
 mod measure;
-mod process;
+mod session;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alcedo_client::Client;
 use anyhow::{Context, Result, bail};
 
+use crate::cluster::{BUCKET, ClusterOptions, ProcessCluster, WorkerProcess, alcedo_binary};
 use crate::lake::{SampleLake, SampleSpec};
 use crate::s3::{S3Options, S3Server};
-use measure::{Measured, Measurement};
-use process::WorkerProcess;
+use session::{Session, Shown};
 
-/// The bucket and prefix of the sample lake, and its mount's name.
-const BUCKET: &str = "sample";
-/// The lake's name as a mount.
-const MOUNT: &str = "lake";
+/// The prefix of the sample lake in the bucket that all clusters of the testkit mount under the bucket's own name.
+const PREFIX: &str = "sample";
 /// First-byte latency that the store adds to each request: what S3 takes in its own region.
 const STORE_LATENCY: Duration = Duration::from_millis(30);
-/// Deadline of a lookup: the first touch of a file without an index reads and decodes its whole key column.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Workers that are started afresh to measure lookups of which nothing is known.
-const FRESH_WORKERS: usize = 5;
+/// How many workers share the lake.
+const WORKERS: usize = 3;
 
 /// What the command line asks for.
 #[derive(Debug, Clone)]
@@ -81,125 +76,109 @@ impl Options {
 /// Runs the quickstart to its end, or with `--keep` until Ctrl-C.
 ///
 /// # Errors
-/// Something could not be started, or a row differed from the truth.
+/// Something could not be started, a lookup failed, or a row differed from the truth.
 #[allow(clippy::print_stdout)] // The quickstart is a program that talks to a person.
 pub async fn run(options: Options) -> Result<()> {
-    let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let lake = SampleLake::new(SampleSpec { rows: options.rows, files: options.files, ..SampleSpec::default() })?;
-    let (store, bytes) = fill_store(&lake)?;
+    let store = S3Server::start(S3Options::default()).context("cannot start the S3 server")?;
+    let bytes = fill(&store, &lake)?;
     println!(
-        "sample lake   {} rows in {} Parquet files, {:.1} MB: s3://{BUCKET}/{MOUNT}/ on a loopback S3 server",
+        "sample lake   {} rows in {} Parquet files, {:.1} MB: s3://{BUCKET}/{PREFIX}/ on a loopback S3 server",
         options.rows,
         options.files,
         bytes as f64 / 1e6
     );
     println!("              half with page index and 64 KiB data pages, half as pyarrow and DuckDB write by default");
-    println!("              every request to the store waits {} ms first\n", STORE_LATENCY.as_millis());
+    println!("              every request to the store waits {} ms first", STORE_LATENCY.as_millis());
+    println!("workers       {WORKERS} processes that share the files, each with a cache directory\n");
     store.set_latency(STORE_LATENCY);
-    let session = Session { options: &options, lake: &lake, store: &store, directory: directory.path() };
-    let (worker, rows) = session.measure().await?;
-    measure::print(&rows);
-    println!("\nevery row was compared with the generated truth: {} lookups, 0 wrong", measure::total(&rows));
-    session.end(worker).await
+    let shape = ClusterOptions { workers: WORKERS, cache: true, ..ClusterOptions::default() };
+    let cluster = ProcessCluster::over(store, &shape).await?;
+    let mut session = Session::new(&lake, cluster, options.rows, options.lookups)?;
+    let shown = session.measure().await?;
+    finish(&options, &lake, session, &shown).await
 }
 
 #[allow(clippy::print_stdout)]
-fn fill_store(lake: &SampleLake) -> Result<(S3Server, u64)> {
+fn fill(store: &S3Server, lake: &SampleLake) -> Result<u64> {
     let started = Instant::now();
-    let store = S3Server::start(S3Options::default()).context("cannot start the S3 server")?;
     store.create_bucket(BUCKET);
     let mut bytes = 0;
     for file in lake.files() {
         let (name, content) = file?;
         bytes += content.len() as u64;
-        store.put(BUCKET, &format!("{MOUNT}/{name}"), content);
+        store.put(BUCKET, &format!("{PREFIX}/{name}"), content);
     }
     println!("wrote the sample lake in {:.1} s", started.elapsed().as_secs_f64());
-    Ok((store, bytes))
+    Ok(bytes)
 }
 
-struct Session<'a> {
-    options: &'a Options,
-    lake: &'a SampleLake,
-    store: &'a S3Server,
-    directory: &'a std::path::Path,
-}
-
-impl Session<'_> {
-    async fn start_worker(&self) -> Result<(WorkerProcess, Client)> {
-        let worker =
-            WorkerProcess::start(self.directory, MOUNT, &format!("s3://{BUCKET}/{MOUNT}"), &self.store.url()).await?;
-        let client = Client::builder().endpoints([worker.address()]).deadline(DEADLINE).build()?;
-        Ok((worker, client))
+/// Says what it all came to, and ends the workers, with `--keep` after Ctrl-C.
+#[allow(clippy::print_stdout)]
+async fn finish(options: &Options, lake: &SampleLake, mut session: Session<'_>, shown: &Shown) -> Result<()> {
+    println!(
+        "every row was compared with the generated truth: {} lookups, {} wrong, {} failed",
+        shown.keys, shown.wrong, shown.failed
+    );
+    if let Some(complaint) = &shown.complaint {
+        println!("the first complaint: {complaint}");
     }
-
-    async fn measure(&self) -> Result<(WorkerProcess, Vec<Measured>)> {
-        let mut rows = Vec::new();
-        let mut fresh = Measurement::new("by int64 key, nothing known", self.store);
-        for round in 0..FRESH_WORKERS {
-            let (worker, client) = self.start_worker().await?;
-            fresh.lookup(&client, self.lake, "id", self.nth_row(round as u64)).await?;
-            worker.stop().await?;
-        }
-        rows.push(fresh.finish());
-        let (worker, client) = self.start_worker().await?;
-        for column in ["id", "user"] {
-            let kind = if column == "id" { "int64" } else { "string" };
-            // The string key is in no order: every file has to be asked for it. A few lookups show what that costs.
-            let lookups = if column == "id" { self.options.lookups } else { self.options.lookups.min(20) };
-            for name in ["first time", "again"] {
-                let mut measurement = Measurement::new(&format!("by {kind} key, {name}"), self.store);
-                for i in 0..lookups {
-                    measurement.lookup(&client, self.lake, column, self.nth_row(100 + i)).await?;
-                }
-                rows.push(measurement.finish());
-            }
-        }
-        let mut batch = Measurement::new("by int64 key, 100 keys a call", self.store);
-        let wanted: Vec<u64> = (0..100).map(|i| self.nth_row(100 + i)).collect();
-        for _ in 0..self.options.lookups.min(50) {
-            batch.multi_get(&client, self.lake, &wanted).await?;
-        }
-        rows.push(batch.finish());
-        Ok((worker, rows))
-    }
-
-    /// Rows far apart, the same in each run.
-    fn nth_row(&self, n: u64) -> u64 {
-        (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.options.rows
-    }
-
-    #[allow(clippy::print_stdout)]
-    async fn end(&self, worker: WorkerProcess) -> Result<()> {
-        let row = self.lake.row(self.nth_row(100)).context("the lake has lost a row")?;
-        let command = |verb: &str, rest: &str| {
-            format!("  {} -e {} {verb} {MOUNT}/ {rest}", process::binary_text(), worker.address())
-        };
-        if !self.options.keep {
-            worker.stop().await?;
-            println!(
-                "\nall processes ended. Next: `cargo xtask quickstart --keep` leaves the worker up to type lookups at,"
-            );
-            println!("and README.md shows how to point a worker at your own lake.");
-            return Ok(());
-        }
-        println!("\nthe worker stays up until Ctrl-C; in another terminal try:\n");
-        println!("{}", command("get", &format!("{} -k id", row.id)));
-        println!("{}", command("get", &format!("{} -k user -s id,name,tags", row.user)));
-        println!("{}", command("explain", &format!("{} -k id --analyze", row.id)));
-        println!("{}", command("ls", "-l"));
+    if options.keep {
+        suggest(lake, &session)?;
         tokio::signal::ctrl_c().await.context("cannot wait for Ctrl-C")?;
-        worker.stop().await
     }
-}
-
-/// The values of a looked-up row, for the comparison with truth.
-type Row = Arc<[alcedo_client::Value]>;
-
-fn differs(wanted: &crate::lake::TruthRow, found: &[alcedo_client::Value]) -> Result<()> {
-    let truth: Row = measure::truth_values(wanted);
-    if *truth != *found {
-        bail!("row {} is {found:?}, the truth is {truth:?}", wanted.number);
+    // All at once: each goes on serving for a while, so that clients turn to the others first.
+    futures::future::try_join_all(session.cluster.workers_mut().iter_mut().map(WorkerProcess::terminate)).await?;
+    if shown.wrong + shown.failed > 0 {
+        bail!("{} lookups were wrong and {} failed; none should", shown.wrong, shown.failed);
+    }
+    if !options.keep {
+        println!(
+            "\nall processes ended. Next: `cargo xtask quickstart --keep` leaves the workers up to type lookups at,"
+        );
+        println!("and README.md shows how to point a worker at your own lake.");
     }
     Ok(())
+}
+
+/// The lines to type at workers that stay up.
+#[allow(clippy::print_stdout)]
+fn suggest(lake: &SampleLake, session: &Session<'_>) -> Result<()> {
+    let row = lake.row(session.nth_row(0)).context("the lake has lost a row")?;
+    let worker = session.cluster.workers().first().context("there is no worker")?;
+    let command = |verb: &str, rest: &str| {
+        println!("  {} -e {} {verb} {BUCKET}/{PREFIX}/ {rest}", binary_text(), worker.endpoint());
+    };
+    println!("\nthe workers stay up until Ctrl-C; in another terminal try:\n");
+    command("get", &format!("{} -k id", row.id));
+    command("get", &format!("{} -k user -s id,name,tags", row.user));
+    command("explain", &format!("{} -k id --analyze", row.id));
+    command("ls", "-l");
+    Ok(())
+}
+
+/// The binary as a person types it: relative to the current directory where that is shorter.
+fn binary_text() -> String {
+    let Ok(path) = alcedo_binary() else { return "alcedo".to_owned() };
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(&path).display().to_string()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &str) -> Result<Options, String> {
+        Options::parse(args.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn flags_are_read_and_wrong_ones_refused_with_the_usage() {
+        let options = parse("--rows 20_000 --files 4 --lookups 5 --keep").unwrap();
+        assert_eq!((options.rows, options.files, options.lookups, options.keep), (20_000, 4, 5, true));
+        for wrong in ["--row 1", "--rows many", "--rows", "--rows 100 --files 2", "--files 0", "--lookups 0"] {
+            assert!(parse(wrong).unwrap_err().ends_with(USAGE), "{wrong}");
+        }
+    }
 }

@@ -72,7 +72,7 @@ async fn paths_that_name_nothing_or_lead_outside() {
     let known = |text: &str| &*Box::leak(format!("{text}; {known}").into_boxed_str());
     let way_out = |path| {
         let why = "a symbolic link leads out of the mount's directory, or in a circle";
-        let what_to_do = "check the mount's credentials and the bucket policy or file permissions";
+        let what_to_do = "links are followed inside the mount only";
         &*Box::leak(format!("file://LOCAL/{path}: {why}: {what_to_do}").into_boxed_str())
     };
     let not_found = |path, reason, message| case(path, Kind::NotFound, reason, 3, message);

@@ -44,6 +44,27 @@ async fn a_thousand_who_ask_one_cold_key_cost_what_one_costs() {
     }
 }
 
+/// As many as a worker that comes back cold may meet. Two small columns: what is tested is who asks the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_who_ask_one_cold_key_fetch_nothing_twice() {
+    let truth = truth(0, 70_000);
+    let ask = async |client: Client| {
+        let answer = client.lookup(PATH).key_column("id").key(truth.id).select(["id", "user"]).await.unwrap();
+        assert_eq!(only_row(&answer).1, &values(&truth)[..2]);
+    };
+    let alone = large_cluster(0);
+    ask(alone.client().clone()).await;
+    let store = S3Options { latency: Duration::from_millis(40), ..S3Options::default() };
+    let objects = vec![("big.parquet".to_owned(), large_file(0))];
+    let tables = "[lookup]\npermits = 16384\n".to_owned();
+    let cluster =
+        TestCluster::start(ClusterOptions { objects, store, tables, cache: true, ..ClusterOptions::default() });
+    let cluster = cluster.unwrap();
+    join_all((0..10_000).map(|_| ask(cluster.client().clone()))).await;
+    let (one, all) = (alone.store().counters(), cluster.store().counters());
+    assert_eq!((all.get, all.head, all.list, all.bytes_sent), (one.get, 0, 0, one.bytes_sent));
+}
+
 #[tokio::test]
 async fn those_who_run_out_of_time_take_nothing_from_the_patient() {
     let cluster = slow_cluster(0);

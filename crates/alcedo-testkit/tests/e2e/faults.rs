@@ -116,7 +116,7 @@ async fn a_store_in_trouble_is_asked_twice_and_no_more() {
 #[tokio::test]
 async fn messages_and_exit_codes_of_refusals() {
     let status = |code| Fault::Status { code, retry_after: None };
-    let denied = "check the mount's credentials and the bucket policy or file permissions";
+    let denied = "check the mount's credentials and the bucket policy";
     let cases = [
         (status(403), Kind::Denied, 1, format!("{URL}: the origin answered 403 Forbidden (AccessDenied): {denied}"), 1),
         (
@@ -160,7 +160,7 @@ async fn messages_and_exit_codes_of_refusals() {
 
 #[tokio::test]
 async fn a_refusal_in_the_middle_is_as_clear_as_one_at_the_start() {
-    let denied = "check the mount's credentials and the bucket policy or file permissions";
+    let denied = "check the mount's credentials and the bucket policy";
     let cases = [
         (403, Kind::Denied, format!("{URL}: the origin answered 403 Forbidden (AccessDenied): {denied}")),
         (404, Kind::NotFound, format!("{URL}: no such file at the origin")),

@@ -169,7 +169,7 @@ async fn credentials_that_the_store_refuses_are_not_repeated_in_the_refusal() {
     assert_eq!(
         error.message,
         "s3://lake/big.parquet: the origin answered 403 Forbidden (AccessDenied): check the mount's credentials and \
-         the bucket policy or file permissions"
+         the bucket policy"
     );
     let mut heard = Heard::default();
     heard.add_debug("client", &error);

@@ -36,7 +36,10 @@ const LICENCES: &[&str] = &[
 const NEVER_IN_CLIENT: &[&str] = &["rocksdb", "librocksdb-sys", "bindgen", "clang-sys", "protoc", "alcedo-cache"];
 
 /// What the client without its default features does not bring either.
-const NOT_IN_BARE_CLIENT: &[&str] = &["parquet", "arrow-array", "arrow-schema", "object_store", "reqwest", "zstd-sys"];
+const NOT_IN_BARE_CLIENT: &[&str] = &["parquet", "arrow-array", "arrow-schema", "zstd-sys"];
+
+/// What it brings only with the feature `fallback`.
+const ONLY_FOR_FALLBACK: &[&str] = &["alcedo-origin", "moka", "object_store", "reqwest"];
 
 fn manifests() -> impl Iterator<Item = &'static File> {
     files().iter().filter(|file| file.path != "Cargo.toml" && file.path.ends_with("/Cargo.toml"))
@@ -179,9 +182,14 @@ fn licences_are_on_the_list() {
 fn the_client_is_light() {
     let client = ["--package", "alcedo-client"];
     assert_none("alcedo-client", &tree_faults(&tree(&client), NEVER_IN_CLIENT));
-    let refused = [NEVER_IN_CLIENT, NOT_IN_BARE_CLIENT].concat();
+    let refused = [NEVER_IN_CLIENT, NOT_IN_BARE_CLIENT, ONLY_FOR_FALLBACK].concat();
     let bare = tree(&[&client[..], &["--no-default-features"]].concat());
     assert_none("alcedo-client without default features", &tree_faults(&bare, &refused));
+    let pages = tree(&[&client[..], &["--no-default-features", "--features", "pages"]].concat());
+    assert_none("alcedo-client with pages only", &tree_faults(&pages, &[NEVER_IN_CLIENT, ONLY_FOR_FALLBACK].concat()));
+    assert_eq!(tree_faults(&pages, &["parquet"]).len().min(1), 1, "parquet goes by another name");
+    let whole = tree(&client);
+    assert!(ONLY_FOR_FALLBACK.iter().all(|name| !tree_faults(&whole, &[name]).is_empty()), "a name is out of date");
 }
 
 #[test]

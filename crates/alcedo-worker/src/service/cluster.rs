@@ -33,7 +33,7 @@ impl ClusterService for ClusterDoor {
             url: mount.url().to_owned(),
             freshness: freshness_name(mount.freshness()).to_owned(),
         };
-        let ring = &self.0.ring;
+        let ring = self.0.membership.ring();
         Ok(Response::new(v1::ClusterResponse {
             members: ring.members().iter().map(member).collect(),
             ring: Some(v1::RingParameters {
@@ -54,8 +54,8 @@ impl ClusterService for ClusterDoor {
             worker_id: self.0.worker_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: convert::micros(self.0.started.elapsed()) / 1_000,
-            ring_epoch: self.0.ring.epoch(),
-            draining: self.0.draining.borrow().is_some(),
+            ring_epoch: self.0.membership.epoch(),
+            draining: !self.0.is_ready(),
             lookups_total: metrics.lookups_total.get(),
             lookups_failed: metrics.lookups_failed.get(),
             lookups_in_flight: metrics.lookups_in_flight.get(),
@@ -65,6 +65,10 @@ impl ClusterService for ClusterDoor {
             index_capacity_bytes: lookups.indexes().capacity_bytes(),
             page_bytes: pages.bytes(),
             page_capacity_bytes: pages.capacity_bytes(),
+            on_disk: pages.is_on_disk(),
+            shed_total: metrics.shed_total.get(),
+            panics_total: metrics.panics_total.get(),
+            ready: self.0.is_ready(),
         }))
     }
 }

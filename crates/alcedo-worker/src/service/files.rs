@@ -1,6 +1,6 @@
 //! Layer 3: the file service.
 //!
-//! Knows messages of stat, list and read. It must not know how bytes are found.
+//! Knows messages of stat, list, read, check and free. It must not know how bytes are found.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Door, call_timeout, convert};
 use crate::admission::Deadline;
 use crate::cost::Cost;
 use crate::error::Error;
-use crate::files::Reading;
+use crate::files::{Freed, Holding, Holdings, Reading};
 use crate::reader::FileVersion;
 
 /// Entries of one message of a listing: about 200 KiB.
@@ -44,7 +44,7 @@ impl FileService for FileDoor {
         let facts =
             self.0.work(&path, deadline, self.0.files.stat(&path, &cost)).await.map_err(|error| status(&error))?;
         let file = Some(convert::file_info(&facts.version, facts.opened.as_ref()));
-        Ok(Response::new(v1::StatResponse { file, ring_epoch: self.0.ring.epoch() }))
+        Ok(Response::new(v1::StatResponse { file, ring_epoch: self.0.membership.epoch() }))
     }
 
     type ListStream = BoxStream<'static, Result<v1::ListResponse, Status>>;
@@ -84,6 +84,27 @@ impl FileService for FileDoor {
         });
         Ok(Response::new(chunks.map_err(|error| status(&error)).boxed()))
     }
+
+    type CheckStream = BoxStream<'static, Result<v1::CheckResponse, Status>>;
+
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<Self::CheckStream>, Status> {
+        let call = call_timeout(&request);
+        let v1::CheckRequest { path, timeout_us } = request.into_inner();
+        let deadline = self.0.admission.long_deadline(convert::timeout(timeout_us), call);
+        let cost = Cost::new(false);
+        let checked = self.0.work(&path, deadline, self.0.files.check(&path, deadline, &cost)).await;
+        let messages = holdings(checked.map_err(|error| status(&error))?).into_iter().map(Ok);
+        Ok(Response::new(stream::iter(messages).boxed()))
+    }
+
+    async fn free(&self, request: Request<v1::FreeRequest>) -> Result<Response<v1::FreeResponse>, Status> {
+        let call = call_timeout(&request);
+        let v1::FreeRequest { path, timeout_us } = request.into_inner();
+        let deadline = self.0.admission.long_deadline(convert::timeout(timeout_us), call);
+        let freed = self.0.work(&path, deadline, self.0.files.free(&path, deadline)).await;
+        let Freed { files, bytes } = freed.map_err(|error| status(&error))?;
+        Ok(Response::new(v1::FreeResponse { files, freed_bytes: bytes }))
+    }
 }
 
 impl Sending {
@@ -117,6 +138,28 @@ fn messages(door: &Door, listing: Listing) -> VecDeque<v1::ListResponse> {
     }
     if let Some(last) = messages.back_mut() {
         last.truncated = listing.truncated;
+    }
+    messages
+}
+
+/// Holdings in messages; at least one, so that an empty prefix is an answer.
+fn holdings(holdings: Holdings) -> VecDeque<v1::CheckResponse> {
+    let message = |held: Holding| v1::Holding {
+        url: held.version.stat.url.to_string(),
+        size_bytes: held.version.stat.size,
+        version: held.version.key.version().to_owned(),
+        cached_bytes: held.cached_bytes,
+        indexed: held.indexed,
+    };
+    let mut messages = VecDeque::from([v1::CheckResponse::default()]);
+    for held in holdings.files {
+        match messages.back_mut() {
+            Some(last) if last.holdings.len() < ENTRIES_PER_MESSAGE => last.holdings.push(message(held)),
+            _ => messages.push_back(v1::CheckResponse { holdings: vec![message(held)], truncated: false }),
+        }
+    }
+    if let Some(last) = messages.back_mut() {
+        last.truncated = holdings.truncated;
     }
     messages
 }

@@ -12,10 +12,11 @@ mod lookup;
 mod stream;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use alcedo_cluster::Ring;
+use alcedo_lookup::answer::KeyStatus;
 use alcedo_proto::v1::cluster_service_server::ClusterServiceServer;
 use alcedo_proto::v1::file_service_server::FileServiceServer;
 use alcedo_proto::v1::lookup_service_server::LookupServiceServer;
@@ -27,11 +28,13 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::admission::{Admission, Deadline};
+use crate::config::Config;
 use crate::cost::Cost;
 use crate::error::Error;
 use crate::files::Files;
 use crate::lookups::{Answer, Lookups};
-use crate::metrics::Metrics;
+use crate::membership::Membership;
+use crate::metrics::{Metrics, Outcome};
 
 /// Largest request: 1,024 keys of about 1 KiB.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
@@ -44,13 +47,15 @@ const MAX_TIMEOUT_DIGITS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) worker_id: String,
-    pub(crate) ring: Ring,
+    pub(crate) membership: Membership,
     pub(crate) lookups: Arc<Lookups>,
     pub(crate) files: Files,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
-    /// Unanswered requests of one lookup stream.
-    pub(crate) unanswered: usize,
+    /// The settings as they were last loaded. What is read from here is what a reload can change.
+    pub(crate) settings: RwLock<Arc<Config>>,
+    /// The worker was told to stop; it still serves for a moment.
+    pub(crate) leaving: AtomicBool,
     /// Set once the worker drains, to the time that is left for it.
     pub(crate) draining: watch::Receiver<Option<Duration>>,
     pub(crate) started: Instant,
@@ -66,27 +71,39 @@ struct Answered {
 /// Counts one lookup, however it ends: a call that is dropped in the middle counts as failed.
 struct Counted<'m> {
     metrics: &'m Metrics,
-    failed: bool,
+    began: Instant,
+    outcome: Outcome,
 }
 
 impl<'m> Counted<'m> {
     fn new(metrics: &'m Metrics) -> Self {
         metrics.lookups_in_flight.up();
-        Self { metrics, failed: true }
+        Self { metrics, began: Instant::now(), outcome: Outcome::Error }
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.metrics.lookups_in_flight.down();
+        self.metrics.lookup_seconds.of(self.outcome).observe(self.began.elapsed());
         self.metrics.lookups_total.up();
-        if self.failed {
+        if self.outcome == Outcome::Error {
             self.metrics.lookups_failed.up();
         }
     }
 }
 
 impl Door {
+    /// The settings as they were last loaded.
+    pub(crate) fn settings(&self) -> Arc<Config> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the worker takes work and means to go on doing so.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.leaving.load(Ordering::Relaxed) && self.draining.borrow().is_none()
+    }
+
     /// One lookup from message to answer, by its deadline, within its permits. A panic in it is this request's error
     /// only.
     async fn lookup(
@@ -109,7 +126,12 @@ impl Door {
             Err(_) => return Err(deadline.error(&lookup.path)),
         };
         drop(permit);
-        counted.failed = false;
+        let found = answer.statuses.iter().any(|status| *status != KeyStatus::NotFound);
+        counted.outcome = match (found, cost.origin_gets()) {
+            (false, _) => Outcome::NotFound,
+            (true, 0) => Outcome::Hit,
+            (true, _) => Outcome::Miss,
+        };
         Ok(Answered { answer, cost, form })
     }
 
@@ -132,15 +154,19 @@ impl Door {
     }
 }
 
-/// All services behind one door.
-pub(crate) fn routes(door: &Arc<Door>, health: &HealthReporter) -> Result<Routes, tonic_reflection::server::Error> {
+/// All services behind one door; `built_in` is the door for this process' own calls.
+pub(crate) fn routes(
+    door: &Arc<Door>,
+    built_in: &Arc<Door>,
+    health: &HealthReporter,
+) -> Result<Routes, tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(alcedo_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let health = tonic_health::server::HealthService::from_health_reporter(health.clone());
-    let lookup = LookupServiceServer::new(lookup::LookupDoor(Arc::clone(door)));
+    let lookup = LookupServiceServer::new(lookup::LookupDoor { door: Arc::clone(door), built_in: Arc::clone(built_in) });
     let files = FileServiceServer::new(files::FileDoor(Arc::clone(door)));
     let cluster = ClusterServiceServer::new(cluster::ClusterDoor(Arc::clone(door)));
     Ok(Routes::new(lookup.max_decoding_message_size(MAX_REQUEST_BYTES))

@@ -10,18 +10,23 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alcedo_proto::v1::{self, AnswerForm, lookup_frame, reply_frame};
 use futures::StreamExt as _;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
+use futures::future::OptionFuture;
 use futures::stream::FuturesUnordered;
 use prost::Message as _;
 use tokio::sync::mpsc::Sender;
+use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
 
 use super::handles::Handles;
 use super::{Answered, Door, convert, failure};
+use crate::connection::Line;
 use crate::error::Error;
 
 /// Replies on their way to the connection. It only evens out the two tasks' turns, so it is short.
@@ -42,13 +47,28 @@ struct Stream {
     /// Replies that the channel has had no room for, and their bytes.
     waiting: VecDeque<v1::ReplyFrame>,
     waiting_bytes: usize,
-    /// No more requests are taken: the client said its last word, the worker drains, or the handles are used up.
+    /// Since when the client has read none of them.
+    moved: Instant,
+    /// Most unanswered requests, as configured when the stream began.
+    most_unanswered: usize,
+    /// No more requests are taken: the client said its last word, the worker drains, the
+    /// connection is old, or the handles are used up.
     closing: bool,
 }
 
 /// Serves a stream to its end.
-pub(super) async fn serve(door: Arc<Door>, mut frames: Streaming<v1::LookupFrame>, replies: Sender<Reply>) {
+///
+/// `line` is the connection; none where the caller is in this process.
+pub(super) async fn serve(
+    door: Arc<Door>,
+    line: Option<Line>,
+    mut frames: Streaming<v1::LookupFrame>,
+    replies: Sender<Reply>,
+) {
     let mut draining = door.draining.clone();
+    let stalled = line.as_ref().map(|line| line.stalled);
+    let mut aged = pin!(OptionFuture::from(line.as_ref().map(|line| sleep_until(line.ends))));
+    let most_unanswered = door.settings().connections.unanswered;
     let mut stream = Stream {
         door,
         unanswered: HashMap::new(),
@@ -56,24 +76,35 @@ pub(super) async fn serve(door: Arc<Door>, mut frames: Streaming<v1::LookupFrame
         handles: Handles::default(),
         waiting: VecDeque::new(),
         waiting_bytes: 0,
+        moved: Instant::now(),
+        most_unanswered,
         closing: false,
     };
     let broken = loop {
         if stream.closing && stream.under_way.is_empty() && stream.waiting.is_empty() {
             return;
         }
+        let moved = stream.moved;
         tokio::select! {
             biased;
             () = replies.closed() => return,
             room = replies.reserve(), if !stream.waiting.is_empty() => {
                 let (Ok(room), Some(reply)) = (room, stream.next_reply()) else { return };
                 room.send(Ok(reply));
+                stream.moved = Instant::now();
             }
             Some((id, outcome)) = stream.under_way.next(), if !stream.under_way.is_empty() => {
                 stream.finish(id, outcome);
             }
             // An error means that the worker's own handle is gone, which ends the process.
             _ = draining.wait_for(Option::is_some), if !stream.closing => stream.closing = true,
+            Some(()) = &mut aged, if !stream.closing => stream.closing = true,
+            () = unread_since(moved, stalled), if !stream.waiting.is_empty() => {
+                // Nothing else frees what waits inside the connection: its client has closed the window.
+                stream.door.metrics.connections_stalled_total.up();
+                line.as_ref().inspect(|line| line.cut());
+                return;
+            }
             frame = frames.message(), if stream.takes_requests() => match frame {
                 Ok(Some(frame)) => stream.take(frame),
                 Ok(None) => stream.closing = true,
@@ -86,11 +117,19 @@ pub(super) async fn serve(door: Arc<Door>, mut frames: Streaming<v1::LookupFrame
     let _ = replies.send(Err(broken)).await;
 }
 
+/// Ready once the client has read nothing for too long.
+async fn unread_since(moved: Instant, stalled: Option<Duration>) {
+    match stalled {
+        Some(stalled) => sleep_until(moved + stalled).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Stream {
     fn takes_requests(&self) -> bool {
         !self.closing
-            && self.unanswered.len() < self.door.unanswered
-            && self.waiting.len() < self.door.unanswered
+            && self.unanswered.len() < self.most_unanswered
+            && self.waiting.len() < self.most_unanswered
             && self.waiting_bytes < MAX_WAITING_BYTES
     }
 
@@ -129,7 +168,7 @@ impl Stream {
     fn finish(&mut self, id: u64, outcome: Result<Answered, Error>) {
         self.unanswered.remove(&id);
         let answer = outcome.and_then(|answered| {
-            let epoch = self.door.ring.epoch();
+            let epoch = self.door.membership.epoch();
             convert::answer(answered.answer, &answered.cost, answered.form, epoch, &mut self.handles)
         });
         match answer {
@@ -150,6 +189,9 @@ impl Stream {
     }
 
     fn reply(&mut self, id: u64, body: reply_frame::Body) {
+        if self.waiting.is_empty() {
+            self.moved = Instant::now();
+        }
         let reply = v1::ReplyFrame { id, body: Some(body) };
         self.waiting_bytes += reply.encoded_len();
         self.waiting.push_back(reply);

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admin;
+mod lifecycle;
+mod limits;
 mod served;
 
 use alcedo_origin::Freshness;

@@ -102,7 +102,7 @@ fn print(settings: Vec<(String, String, String)>, format: Format, origin: bool) 
 }
 
 /// What keeps a worker from starting.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Problem {
     /// There is no such file, or it cannot be read.
     Unreadable(String),
@@ -111,6 +111,12 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
+    /// What is wrong, in one line.
+    pub(crate) fn message(&self) -> &str {
+        let (Self::Unreadable(message) | Self::Wrong(message)) = self;
+        message
+    }
+
     pub(crate) fn failure(self) -> Failure {
         match self {
             Self::Unreadable(message) => {
@@ -136,6 +142,16 @@ pub(crate) type Override = (String, String, String);
 /// # Errors
 /// See [`Problem`].
 pub(crate) fn load(file: &Path, flags: Vec<Override>) -> Result<Config, Problem> {
+    let config = read(file, flags)?;
+    config.check().map_err(|error| Problem::Wrong(error.to_string()))?;
+    Ok(config)
+}
+
+/// The same, but the rules for a worker that is to start are not checked: one that runs has rules of its own.
+///
+/// # Errors
+/// See [`Problem`].
+pub(crate) fn read(file: &Path, flags: Vec<Override>) -> Result<Config, Problem> {
     let name = file.display().to_string();
     let unreadable = |error: std::io::Error| Problem::Unreadable(format!("cannot read {name}: {}", error.kind()));
     if std::fs::metadata(file).map_err(unreadable)?.len() > MAX_FILE_BYTES {
@@ -149,7 +165,6 @@ pub(crate) fn load(file: &Path, flags: Vec<Override>) -> Result<Config, Problem>
     for (key, text, origin) in overrides(variables).into_iter().chain(flags) {
         config.apply_override(&key, &text, &origin).map_err(wrong)?;
     }
-    config.check().map_err(wrong)?;
     Ok(config)
 }
 

@@ -1,7 +1,6 @@
 //! `alcedo explain`: how a lookup would go, or where its time and bytes went.
 
-use alcedo_client::{Answer, Client, ClusterView, FileInfo, Kind, ListOptions, Mount};
-use alcedo_cluster::{Member, Members, Ring};
+use alcedo_client::{Answer, Client, FileInfo, Kind, ListOptions, Mount};
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -96,7 +95,7 @@ fn analysis_json(path: &str, answer: &Answer) -> Json {
 #[derive(Debug)]
 struct Plan {
     path: String,
-    /// The canonical URL, if a mount stands for the path.
+    /// The URL by which the ring places it.
     url: String,
     mount: Option<Mount>,
     epoch: u64,
@@ -111,8 +110,9 @@ impl Plan {
     async fn new(client: &Client, path: &str) -> Result<Self, Failure> {
         let view = client.cluster().await?;
         let (files, more_files) = files(client, path).await?;
-        let (mount, url) = canonical(&view.mounts, path);
-        let owners = owners(&view, &url);
+        let placement = client.owners(path).await?;
+        let (mount, url) = (mount_of(&view.mounts, path).cloned(), placement.url);
+        let owners = placement.owners.into_iter().map(|member| (member.id, member.address)).collect();
         let members = view.members.len();
         Ok(Self { path: path.to_owned(), url, mount, epoch: view.epoch, members, owners, files, more_files })
     }
@@ -195,29 +195,11 @@ async fn files(client: &Client, path: &str) -> Result<(Vec<FileInfo>, bool), Fai
     Ok((listing.entries, listing.truncated))
 }
 
-/// The mount that a path names, and the URL that it stands for.
-fn canonical(mounts: &[Mount], path: &str) -> (Option<Mount>, String) {
-    if path.contains("://") {
-        let mount = mounts.iter().find(|mount| {
-            path.strip_prefix(mount.url.trim_end_matches('/'))
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        });
-        return (mount.cloned(), path.to_owned());
-    }
-    let (name, rest) = path.split_once('/').unwrap_or((path, ""));
-    match mounts.iter().find(|mount| mount.name == name) {
-        Some(mount) => (Some(mount.clone()), format!("{}/{rest}", mount.url.trim_end_matches('/'))),
-        None => (None, path.to_owned()),
-    }
-}
-
-/// Who answers for a URL, the owner first. The ring places a prefix with and without its final slash alike.
-fn owners(view: &ClusterView, url: &str) -> Vec<(String, String)> {
-    let member = |member: &alcedo_client::Member| Member::new(&member.id, &member.address, member.weight, &member.zone);
-    let members: Vec<Member> = view.members.iter().filter_map(|one| member(one).ok()).collect();
-    let Ok(members) = Members::new(members) else { return Vec::new() };
-    let ring = Ring::new(&members);
-    ring.owners(url.trim_end_matches('/')).map(|member| (member.id().to_owned(), member.address().to_owned())).collect()
+/// The mount that a path names.
+fn mount_of<'m>(mounts: &'m [Mount], path: &str) -> Option<&'m Mount> {
+    let below = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_url = path.contains("://");
+    mounts.iter().find(|mount| below(if is_url { mount.url.trim_end_matches('/') } else { &mount.name }))
 }
 
 #[cfg(test)]
@@ -262,32 +244,18 @@ lake/ → s3://bucket/users/
     }
 
     #[test]
-    fn a_path_is_the_url_that_its_mount_stands_for() {
+    fn the_mount_of_a_path_is_its_name_or_its_url() {
         let mounts = [mount()];
-        for (path, url, known) in [
-            ("lake/a.parquet", "s3://bucket/users/a.parquet", true),
-            ("lake", "s3://bucket/users/", true),
-            ("s3://bucket/users/a.parquet", "s3://bucket/users/a.parquet", true),
-            ("s3://bucket/users2/a.parquet", "s3://bucket/users2/a.parquet", false),
-            ("sea/a", "sea/a", false),
+        for (path, known) in [
+            ("lake/a.parquet", true),
+            ("lake", true),
+            ("lakes/a.parquet", false),
+            ("s3://bucket/users/a.parquet", true),
+            ("s3://bucket/users", true),
+            ("s3://bucket/users2/a.parquet", false),
+            ("sea/a", false),
         ] {
-            let (mount, found) = canonical(&mounts, path);
-            assert_eq!((found.as_str(), mount.is_some()), (url, known), "{path}");
+            assert_eq!(mount_of(&mounts, path).is_some(), known, "{path}");
         }
-    }
-
-    #[test]
-    fn the_owner_is_the_rings() {
-        let member = |id: &str| alcedo_client::Member {
-            id: id.into(),
-            address: format!("{id}.example:7610"),
-            weight: 1,
-            zone: String::new(),
-        };
-        let view = ClusterView { members: vec![member("w-0"), member("w-1")], ..ClusterView::default() };
-        let found = owners(&view, "s3://bucket/users/");
-        assert_eq!(found.len(), 2);
-        assert_eq!(found, owners(&view, "s3://bucket/users"));
-        assert!(owners(&ClusterView::default(), "s3://bucket/users").is_empty());
     }
 }

@@ -1,12 +1,10 @@
 //! A lookup's trace as a tree for people and as JSON for programs.
 
-use std::time::Duration;
-
 use alcedo_client::{Stage, Trace};
 use serde_json::{Value as Json, json};
 
 use crate::output::printable;
-use crate::output::quantity::{bytes, counted};
+use crate::output::quantity::{bytes, counted, millis};
 use crate::output::tree::{self, Node};
 
 /// The tree: stages of the whole request, and below each file its own, in the order in which they began.
@@ -67,12 +65,6 @@ fn node(stage: &Stage) -> Node {
         gets => format!("{} ({})", counted(gets.into(), "origin GET"), bytes(stage.origin_bytes)),
     };
     Node { label: stage.name.clone(), cells: [millis(stage.duration_us), read, gets], children: Vec::new() }
-}
-
-/// Microseconds as `0.004 ms`: stages are short, and one unit for all of them compares at a glance.
-fn millis(micros: u64) -> String {
-    let exact = Duration::from_micros(micros);
-    format!("{}.{:03} ms", exact.as_millis(), exact.as_micros() % 1_000)
 }
 
 #[cfg(test)]

@@ -40,6 +40,32 @@ pub(crate) fn elapsed(time: Duration) -> String {
     }
 }
 
+/// Microseconds as `0.004 ms`: where short times stand side by side, one unit for all of them compares at a glance.
+pub(crate) fn millis(micros: u64) -> String {
+    format!("{}.{:03} ms", micros / 1_000, micros % 1_000)
+}
+
+/// Seconds as `41s`, `3m2s`, `5h12m`, `12d4h`: the two largest units.
+pub(crate) fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{minutes}m{}s", seconds % 60),
+        3_600..86_400 => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+/// `97.6`: how much of a whole a part is, in percent; `-` of nothing.
+pub(crate) fn percent(part: u64, whole: u64) -> String {
+    match whole {
+        0 => "-".to_owned(),
+        // What is not all must not look like it.
+        _ if part < whole => format!("{:.1}", (100.0 * part as f64 / whole as f64).min(99.9)),
+        _ => "100".to_owned(),
+    }
+}
+
 /// `1,234,567`.
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -90,6 +116,15 @@ mod tests {
         for (micros, text) in cases {
             assert_eq!(elapsed(Duration::from_micros(micros)), text);
         }
+    }
+
+    #[test]
+    fn ages_have_two_units_and_parts_are_never_all() {
+        let ages = [0, 59, 182, 3_599, 18_720, 86_399, 1_051_200].map(age);
+        assert_eq!(ages, ["0s", "59s", "3m2s", "59m59s", "5h12m", "23h59m", "12d4h"]);
+        assert_eq!([0, 4, 30_100].map(millis), ["0.000 ms", "0.004 ms", "30.100 ms"]);
+        let parts = [(0, 0), (0, 9), (976, 1_000), (999_999, 1_000_000), (5, 5)].map(|(part, of)| percent(part, of));
+        assert_eq!(parts, ["-", "0.0", "97.6", "99.9", "100"]);
     }
 
     #[test]

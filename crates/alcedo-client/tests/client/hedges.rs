@@ -1,0 +1,140 @@
+//! Lookups whose worker is silent: a second one is asked, the first answer wins, and who stays silent is ejected.
+
+use std::time::Duration;
+
+use alcedo_client::{Budget, Client, Kind};
+
+use crate::acting::{Mode, Pair};
+use crate::scripted::{eventually, values};
+
+/// A lookup that is not answered is hedged after a quarter of this.
+const DEADLINE: Duration = Duration::from_millis(400);
+/// Never reached by a test that goes well.
+const LONG: Duration = Duration::from_secs(8);
+
+/// A client that has learned where everybody is.
+async fn ready(pair: &Pair, hedges: Budget) -> Client {
+    let client = pair.builder().deadline(LONG).retry_budget(Budget::NONE).hedge_budget(hedges).build().unwrap();
+    client.lookup(&pair.url).key(0).await.unwrap();
+    assert_eq!((pair.owner.asked(), pair.replica.asked()), (1, 0));
+    client
+}
+
+#[tokio::test]
+async fn the_first_answer_wins_and_the_loser_is_cancelled() {
+    let pair = Pair::new();
+    let client = ready(&pair, Budget::HEDGES).await;
+    pair.owner.is_silent();
+    let answer = client.lookup(&pair.url).key(5).deadline(DEADLINE).await.unwrap();
+    assert_eq!((values(&answer), &*answer.worker), (vec![5], &*pair.replica.server.address));
+    eventually("the loser was not cancelled", || pair.owner.cancelled() == 1).await;
+    assert_eq!((pair.owner.asked(), pair.replica.asked(), pair.replica.cancelled()), (2, 1, 0));
+}
+
+#[tokio::test]
+async fn a_slow_answer_of_the_first_one_wins_over_a_silent_second_one() {
+    let pair = Pair::new();
+    let client = ready(&pair, Budget::HEDGES).await;
+    pair.replica.is_silent();
+    pair.owner.is(Mode::IgnoresKeys(5..6));
+    let lookup = tokio::spawn(client.lookup(&pair.url).key(5).deadline(DEADLINE).into_future());
+    eventually("the replica was not asked", || pair.replica.asked() == 1).await;
+    // Both are silent: the deadline holds over both, and both are told.
+    assert_eq!(lookup.await.unwrap().unwrap_err().kind(), Kind::Deadline);
+    eventually("not cancelled", || pair.owner.cancelled() == 1 && pair.replica.cancelled() == 1).await;
+}
+
+#[tokio::test]
+async fn hedging_ends_with_its_budget() {
+    let pair = Pair::new();
+    let client = ready(&pair, Budget { percent: 0, reserve: 1 }).await;
+    pair.owner.is(Mode::IgnoresKeys(5..6));
+    client.lookup(&pair.url).key(5).deadline(DEADLINE).await.unwrap();
+    // A word in between: it is slow, not gone.
+    client.lookup(&pair.url).key(1).await.unwrap();
+    let error = client.lookup(&pair.url).key(5).deadline(DEADLINE).await.unwrap_err();
+    assert_eq!((error.kind(), pair.replica.asked()), (Kind::Deadline, 1));
+}
+
+#[tokio::test]
+async fn hedging_can_be_switched_off() {
+    let pair = Pair::new();
+    let client = ready(&pair, Budget::NONE).await;
+    pair.owner.is_silent();
+    let error = client.lookup(&pair.url).key(5).deadline(DEADLINE).await.unwrap_err();
+    assert_eq!((error.kind(), pair.replica.asked()), (Kind::Deadline, 0));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_silent_three_times_is_asked_last_and_tried_again() {
+    let pair = Pair::new();
+    let client = ready(&pair, Budget { percent: 0, reserve: 3 }).await;
+    pair.owner.is_silent();
+    for key in 0..3 {
+        client.lookup(&pair.url).key(key).deadline(DEADLINE).await.unwrap();
+    }
+    assert_eq!((pair.owner.asked(), pair.replica.asked()), (4, 3));
+    // It is ejected, and who goes around it pays nothing; now and then one call tries it.
+    for key in 0..200 {
+        client.lookup(&pair.url).key(key).await.unwrap();
+    }
+    assert!(pair.owner.asked() < 4 + 50, "{} calls tried a silent worker", pair.owner.asked());
+    pair.owner.is(Mode::Answers);
+    let mut before = pair.replica.asked();
+    loop {
+        let answer = client.lookup(&pair.url).key(1).await.unwrap();
+        if *answer.worker == *pair.owner.server.address {
+            break;
+        }
+        before += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    client.lookup(&pair.url).key(1).await.unwrap();
+    assert_eq!(pair.replica.asked(), before, "the owner is not asked first again");
+}
+
+#[tokio::test]
+async fn calls_under_way_to_a_worker_that_froze_are_led_around_it() {
+    let pair = Pair::new();
+    // Three pay, and find out that it is silent; all others follow them at no cost.
+    let client = ready(&pair, Budget { percent: 0, reserve: 3 }).await;
+    pair.owner.is_silent();
+    let lookups: Vec<_> = (0..100)
+        .map(|key| tokio::spawn(client.lookup(&pair.url).key(key).deadline(Duration::from_secs(4)).into_future()))
+        .collect();
+    for (key, lookup) in (0..).zip(lookups) {
+        assert_eq!(values(&lookup.await.unwrap().unwrap()), [key]);
+    }
+    assert_eq!(pair.replica.asked(), 100);
+}
+
+#[tokio::test]
+async fn short_deadlines_do_not_eject_a_worker_that_answers_others() {
+    let pair = Pair::new();
+    let client = ready(&pair, Budget::NONE).await;
+    pair.owner.is(Mode::IgnoresKeys(7..8));
+    for round in 0..3 {
+        let hurried = || client.lookup(&pair.url).key(7).deadline(Duration::from_millis(50)).into_future();
+        let hurried: Vec<_> = (0..4).map(|_| tokio::spawn(hurried())).collect();
+        eventually("the owner was not asked", || pair.owner.asked() == 5 + 5 * round).await;
+        client.lookup(&pair.url).key(1).await.unwrap();
+        for lookup in hurried {
+            assert_eq!(lookup.await.unwrap().unwrap_err().kind(), Kind::Deadline);
+        }
+    }
+    assert_eq!(pair.replica.asked(), 0);
+}
+
+#[tokio::test]
+async fn dropping_a_hedged_lookup_cancels_both_calls_and_no_other() {
+    let pair = Pair::new();
+    let client = ready(&pair, Budget::HEDGES).await;
+    pair.owner.is(Mode::IgnoresKeys(5..6));
+    pair.replica.is_silent();
+    let lookup = tokio::spawn(client.lookup(&pair.url).key(5).deadline(Duration::from_secs(1)).into_future());
+    eventually("the replica was not asked", || pair.replica.asked() == 1).await;
+    lookup.abort();
+    eventually("not cancelled", || pair.owner.cancelled() == 1 && pair.replica.cancelled() == 1).await;
+    assert_eq!(values(&client.lookup(&pair.url).key(6).await.unwrap()), [6]);
+    assert_eq!((pair.owner.server.accepted(), pair.owner.cancelled()), (1, 1));
+}

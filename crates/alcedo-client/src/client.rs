@@ -2,6 +2,7 @@
 //!
 //! Knows the settings and their bounds, and hands every call to routing. It must not know frames or rows.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::answer::Answer;
 use crate::budget::Budget;
 use crate::cluster::{ClusterView, Member, WorkerStatus};
 use crate::deadline::Deadline;
+use crate::endpoints::Endpoints;
 use crate::error::Error;
 #[cfg(feature = "fallback")]
 use crate::fallback::{Fallback, FallbackBudget};
@@ -42,6 +44,7 @@ pub struct Client {
 #[must_use]
 pub struct Builder {
     endpoints: Vec<String>,
+    members_file: Option<PathBuf>,
     deadline: Duration,
     connections_per_worker: usize,
     retries: Budget,
@@ -57,6 +60,7 @@ impl Client {
     pub fn builder() -> Builder {
         Builder {
             endpoints: Vec::new(),
+            members_file: None,
             deadline: DEFAULT_DEADLINE,
             connections_per_worker: 1,
             retries: Budget::RETRIES,
@@ -190,6 +194,13 @@ impl Builder {
         self
     }
 
+    /// A file that lists workers, one per line as `id=host:port[,weight[,zone]]`, as more endpoints. It is read with the
+    /// first call, and again whenever the cluster changes or nobody can be reached.
+    pub fn members_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.members_file = Some(path.into());
+        self
+    }
+
     /// How long a call may take if it does not say otherwise; [`DEFAULT_DEADLINE`] if not set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -243,7 +254,7 @@ impl Builder {
             let message = format!("{} connections per worker: 1 to 64 are possible", self.connections_per_worker);
             return Err(Error::invalid(message));
         }
-        if self.endpoints.is_empty() {
+        if self.endpoints.is_empty() && self.members_file.is_none() {
             return Err(Error::invalid("no endpoint: give host:port of at least one worker"));
         }
         let mut workers: Vec<Worker> = Vec::new();
@@ -253,8 +264,9 @@ impl Builder {
                 workers.push(Worker::new(&address, self.connections_per_worker)?);
             }
         }
-        let routing =
-            Arc::new(Routing::new(workers, self.connections_per_worker, Purse::new(self.retries, self.hedges)));
+        let endpoints = Endpoints::new(workers, self.members_file, self.connections_per_worker);
+        let purse = Purse::new(self.retries, self.hedges);
+        let routing = Arc::new(Routing::new(endpoints, self.connections_per_worker, purse));
         Ok(Client {
             routing,
             deadline: checked(self.deadline)?,

@@ -44,6 +44,7 @@ mod client;
 mod cluster;
 mod deadline;
 mod decode;
+mod endpoints;
 mod error;
 #[cfg(feature = "fallback")]
 mod fallback;

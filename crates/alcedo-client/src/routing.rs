@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{ClusterView, Mount};
 use crate::deadline::Deadline;
+use crate::endpoints::Endpoints;
 use crate::error::{Error, Reason};
 use crate::stream::CallError;
 use crate::transport::{Worker, no_worker};
@@ -31,7 +32,7 @@ const MAX_CANDIDATES: usize = 4;
 /// Chooses workers and hands calls to them.
 #[derive(Debug)]
 pub(crate) struct Routing {
-    endpoints: Box<[Arc<Worker>]>,
+    endpoints: Endpoints,
     connections_per_worker: usize,
     purse: Purse,
     view: RwLock<Option<Arc<View>>>,
@@ -58,9 +59,9 @@ pub(crate) struct View {
 }
 
 impl Routing {
-    pub(crate) fn new(endpoints: Vec<Worker>, connections_per_worker: usize, purse: Purse) -> Self {
+    pub(crate) fn new(endpoints: Endpoints, connections_per_worker: usize, purse: Purse) -> Self {
         Self {
-            endpoints: endpoints.into_iter().map(Arc::new).collect(),
+            endpoints,
             connections_per_worker,
             purse,
             view: RwLock::default(),
@@ -99,8 +100,9 @@ impl Routing {
         let url = placed_url(&view.cluster.mounts, path);
         let mut candidates = view.members_for(&url);
         // Without members everybody takes the same endpoint for the same file, so that caches stay warm.
-        let start = (file_hash(&url) % self.endpoints.len().max(1) as u64) as usize;
-        for endpoint in self.endpoints.iter().cycle().skip(start).take(self.endpoints.len()) {
+        let endpoints = self.endpoints.current();
+        let start = (file_hash(&url) % endpoints.len().max(1) as u64) as usize;
+        for endpoint in endpoints.iter().cycle().skip(start).take(endpoints.len()) {
             if !candidates.iter().any(|worker| worker.address() == endpoint.address()) {
                 candidates.push(Arc::clone(endpoint));
             }
@@ -136,9 +138,10 @@ impl Routing {
     /// Asks for the view: members that are known, then the endpoints, until one answers.
     pub(crate) async fn read_view(&self, deadline: Deadline) -> Result<Arc<View>, Error> {
         let known = self.known();
-        let mut sources: Vec<Arc<Worker>> = self.endpoints.to_vec();
+        let endpoints = self.endpoints.reload().await?;
+        let mut sources: Vec<Arc<Worker>> = endpoints.to_vec();
         let members = known.iter().flat_map(|view| view.workers.iter().take(MAX_CANDIDATES));
-        let unlisted = |worker: &&Arc<Worker>| !self.endpoints.iter().any(|one| one.address() == worker.address());
+        let unlisted = |worker: &&Arc<Worker>| !endpoints.iter().any(|one| one.address() == worker.address());
         sources.extend(members.filter(unlisted).cloned());
         sources.sort_by_key(|worker| worker.health().is_ejected());
 
@@ -168,8 +171,9 @@ impl Routing {
 
     /// Makes a worker's answer the view. Workers that stay keep their connections.
     async fn adopt(&self, reply: pb::ClusterResponse, known: Option<&View>) -> Result<Arc<View>, Error> {
+        let endpoints = self.endpoints.current();
         let existing = |address: &str| {
-            let endpoint = self.endpoints.iter().find(|worker| &**worker.address() == address);
+            let endpoint = endpoints.iter().find(|worker| &**worker.address() == address);
             endpoint.or_else(|| known.and_then(|view| view.by_address.get(address))).cloned()
         };
         let mut by_address = HashMap::new();
@@ -232,7 +236,7 @@ impl Routing {
         if view.cluster.members.is_empty() {
             let endpoint =
                 |worker: &Arc<Worker>| (crate::cluster::Member::at(worker.address()), Some(Arc::clone(worker)));
-            return self.endpoints.iter().map(endpoint).collect();
+            return self.endpoints.current().iter().map(endpoint).collect();
         }
         let members = view.cluster.members.iter();
         members.map(|member| (member.clone(), view.by_address.get(member.address.as_str()).cloned())).collect()

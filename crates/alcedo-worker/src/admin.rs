@@ -1,8 +1,8 @@
 //! Layer 3: the admin port.
 //!
-//! Knows a handful of pages over HTTP/1. It must not know gRPC, nor change anything: whoever reaches it can read numbers
-//! and no more. It runs beside the serving threads with bounds of its own, so that nobody who asks for metrics, slowly or
-//! often, keeps a lookup waiting.
+//! Knows a handful of pages over HTTP/1. It must not know gRPC, nor change anything: whoever reaches it can read
+//! numbers and no more. It runs beside the serving threads with bounds of its own, so that nobody who asks for
+//! metrics, slowly or often, keeps a lookup waiting.
 
 use std::net::TcpListener;
 use std::sync::Arc;

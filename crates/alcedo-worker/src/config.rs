@@ -334,8 +334,8 @@ impl Config {
             && !self.insecure_bind
         {
             let why = format!(
-                "admin.listen = \"{admin}\" is reachable from other machines, and there is no authentication: listen on \
-                 127.0.0.1, or set insecure_bind = true if everybody on that network may see this worker's numbers"
+                "admin.listen = \"{admin}\" is reachable from other machines, and there is no authentication: listen \
+                 on 127.0.0.1, or set insecure_bind = true if everybody on that network may see this worker's numbers"
             );
             return Err(self.error("admin.listen", why));
         }

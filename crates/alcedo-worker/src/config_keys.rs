@@ -97,7 +97,8 @@ pub const MOUNT_KEYS: &[(&str, &str, &str, &str)] = &[
         "freshness",
         "text or table",
         "`\"ttl\"`",
-        "How old knowledge about a file may be: `immutable`, `always`, `ttl`, or `{ mode = \"ttl\", soft = \"30s\", hard = \"5m\" }`.",
+        "How old knowledge about a file may be: `immutable`, `always`, `ttl`, or \
+         `{ mode = \"ttl\", soft = \"30s\", hard = \"5m\" }`.",
     ),
     ("limits", "table", "`[origin]`", "The keys of `[origin]` for this mount alone."),
 ];
@@ -221,8 +222,8 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         "drain.notice",
         Duration,
         "\"5s\"",
-        "For how long a worker that was told to stop still serves, so that clients turn to others first; a worker alone \
-         skips it.",
+        "For how long a worker that was told to stop still serves, so that clients turn to others first; a worker \
+         alone skips it.",
     ),
     live("drain.grace", Duration, "\"30s\"", "Time for requests under way after that; then they are broken off."),
     live(

@@ -1,8 +1,8 @@
 //! Layer 3: one accepted connection.
 //!
-//! Knows a socket, its place among the allowed connections, and for how long a peer may say nothing, ask nothing or read
-//! nothing. Of HTTP/2 it knows the frame header only (RFC 9113, section 4.1), because keep-alive pings are no use of a
-//! connection; it must not know calls. A socket gives its place back when it closes, however that happens.
+//! Knows a socket, its place among the allowed connections, and for how long a peer may say nothing, ask nothing or
+//! read nothing. Of HTTP/2 it knows the frame header only (RFC 9113, section 4.1), because keep-alive pings are no use
+//! of a connection; it must not know calls. A socket gives its place back when it closes, however that happens.
 
 use std::io;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! Layer 3: what `/metrics` says, by one table.
 //!
 //! Knows every metric's name, type, unit and labels, and where its number is. It must not know HTTP. Names follow the
-//! rules of Prometheus: prefix, base unit, `_total` for what only grows, and labels with few values: never a path or key.
-//! docs/METRICS.md is this table, and a test holds both against what is really rendered.
+//! rules of Prometheus: prefix, base unit, `_total` for what only grows, and labels with few values: never a path or
+//! key. docs/METRICS.md is this table, and a test holds both against what is really rendered.
 
 use std::fmt;
 use std::sync::Arc;

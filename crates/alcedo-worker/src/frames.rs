@@ -1,7 +1,7 @@
 //! Layer 3: the frame headers of an HTTP/2 connection, as its bytes pass by.
 //!
-//! Knows where frames begin and which kinds of them mean that a peer wants something (RFC 9113, sections 3.4, 4.1 and 6).
-//! It must not know their contents, nor correct them: what breaks the protocol is for the server to refuse.
+//! Knows where frames begin and which kinds of them mean that a peer wants something (RFC 9113, sections 3.4, 4.1 and
+//! 6). It must not know their contents, nor correct them: what breaks the protocol is for the server to refuse.
 
 /// Bytes of the client's preface (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;

@@ -1,7 +1,7 @@
 //! Layer 3: how long things took, counted by many threads at once.
 //!
-//! Knows fixed buckets. It must not know what is timed. Serving threads count into stripes of their own, so that a count
-//! costs one uncontended cache line and not a lock; only a scrape reads all of them.
+//! Knows fixed buckets. It must not know what is timed. Serving threads count into stripes of their own, so that a
+//! count costs one uncontended cache line and not a lock; only a scrape reads all of them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

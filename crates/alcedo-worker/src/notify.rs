@@ -1,7 +1,7 @@
 //! Layer 3: what a service manager is told.
 //!
-//! Knows the messages of sd_notify(3) and their order. It must not know when they are due. Without `NOTIFY_SOCKET` every
-//! message is dropped, so that the same program runs under systemd, in a container and by hand.
+//! Knows the messages of sd_notify(3) and their order. It must not know when they are due. Without `NOTIFY_SOCKET`
+//! every message is dropped, so that the same program runs under systemd, in a container and by hand.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

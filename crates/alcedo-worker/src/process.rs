@@ -1,7 +1,7 @@
 //! Layer 3: this process as the operating system sees it.
 //!
-//! Knows `/proc/self` (proc(5)) and resource limits. It must not know the worker. What cannot be read is 0: a number on a
-//! page, never a reason to fail.
+//! Knows `/proc/self` (proc(5)) and resource limits. It must not know the worker. What cannot be read is 0: a number
+//! on a page, never a reason to fail.
 
 use std::fs;
 

@@ -40,7 +40,8 @@ pub(crate) fn html(door: &Door) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(page, "<tr><th>{}</th><td>{}</td></tr>", escaped(&name), escaped(&value));
     }
-    page + "</table><p><a href=\"/metrics\">metrics</a> <a href=\"/readyz\">ready</a> <a href=\"/healthz\">alive</a></p>\
+    page + "</table><p><a href=\"/metrics\">metrics</a> <a href=\"/readyz\">ready</a> \
+            <a href=\"/healthz\">alive</a></p>\
             </body></html>\n"
 }
 

@@ -4,8 +4,8 @@
 //! service manager's watchdog while every serving thread hangs; this does not.
 //!
 //! The lookup takes a request's own way: HTTP/2 and gRPC on the serving thread, the lookup service, candidates, index,
-//! decoding, encoding. Three things on that way are its own. Its connection is a pair of sockets inside the process, one
-//! pair per serving thread: through the listener, chance would choose the thread that answers, and a worker whose
+//! decoding, encoding. Three things on that way are its own. Its connection is a pair of sockets inside the process,
+//! one pair per serving thread: through the listener, chance would choose the thread that answers, and a worker whose
 //! connections are all taken, or that is out of file descriptors, lives and must not be restarted for it. Its permits
 //! are its own, because shedding is no illness either. And its caches are its own and in memory, because a disk that
 //! fails costs misses, which a restart does not cure.

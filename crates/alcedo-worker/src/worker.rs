@@ -1,7 +1,7 @@
 //! Layer 3: assembly, start and drain of one worker.
 //!
-//! Knows the order of starting and stopping. It must not know what requests mean, nor signals and service managers, which
-//! the binary turns into calls of this room.
+//! Knows the order of starting and stopping. It must not know what requests mean, nor signals and service managers,
+//! which the binary turns into calls of this room.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -114,8 +114,8 @@ impl Worker {
         Self::assemble(config, mounts, listener, admin)
     }
 
-    /// Serves these mounts on this listener, whatever the configuration says about either; for tests and embedders. There
-    /// is an admin port if the configuration names one.
+    /// Serves these mounts on this listener, whatever the configuration says about either; for tests and embedders.
+    /// There is an admin port if the configuration names one.
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left running.

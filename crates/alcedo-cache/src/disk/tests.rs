@@ -63,7 +63,8 @@ fn a_full_disk_drops_the_oldest_pauses_and_goes_on() {
         assert!(!is_here(&pages, 12, 0..1) && !is_here(&pages, 13, 0..1));
         let after = pages.counts();
         assert!(!after.down && after.write_errors - before.write_errors <= 2, "{after:?}");
-        assert!(after.dropped_writes - before.dropped_writes >= 8, "{after:?}");
+        // A write that is turned away at the door counts once, whatever its length.
+        assert!(after.dropped_writes - before.dropped_writes >= 3, "{after:?}");
         set(fault, None);
         pages.shared.health.end_pause();
     }
@@ -139,7 +140,7 @@ fn a_disk_that_fails_again_and_again_is_down_until_a_probe_succeeds() {
         pages.shared.queue.reserve(0);
         pages.shared.queue.push(std::iter::once(Job::Forget(file(99), SIZE)));
         assert!(pages.settle(Duration::from_secs(30)));
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     };
     probed();
     assert!(pages.counts().down, "the probe failed as well");

@@ -32,7 +32,7 @@ fn count_here(store: &PageStore) -> usize {
 
 /// A store over segment files with these bytes, in a directory of its own.
 fn over(files: &[Vec<u8>], check: impl FnOnce(PageStore)) {
-    let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let temp = tempfile::tempdir().unwrap();
     let pages = temp.path().join("pages");
     fs::create_dir(&pages).unwrap();
     fs::write(temp.path().join("ALCEDO-CACHE"), "alcedo-cache 1\nworker w1\n").unwrap();
@@ -67,8 +67,8 @@ fn a_segment_may_be_cut_anywhere() {
 #[test]
 fn every_flipped_byte_is_found() {
     let golden = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1.segment")).unwrap();
-    let size = 3 * BLOCK + 100;
-    let parts = [(key(1, 0), 0..size), (key(2, 7), BLOCK..2 * BLOCK)];
+    let size = 300;
+    let parts = [(key(1, 0), 0..size), (key(2, 7), 0..size)];
     for at in 0..golden.len() {
         let mut broken = golden.clone();
         broken[at] ^= 1 << (at % 8);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alcedo_client::{Client, Kind, Reason};
-use alcedo_cluster::{Member, Members, Ring};
+use alcedo_cluster::{Member, Members, Ring, file_hash};
 use alcedo_proto::v1 as pb;
 use pb::reply_frame::Body;
 
@@ -251,4 +251,55 @@ async fn the_cluster_and_its_workers_are_described() {
     let status = client.status().await.unwrap();
     assert_eq!((status[0].0.id.as_str(), status[0].1.as_ref().unwrap_err().kind()), ("a", Kind::Unavailable));
     assert_eq!((status[1].0.id.as_str(), status[1].1.as_ref().unwrap().lookups_total), ("b", 7));
+}
+
+#[tokio::test]
+async fn owners_and_shares_are_those_of_the_ring() {
+    let (server, ..) = answering();
+    let (view, ring) = cluster(&[("w-1", &server.address), ("w-2", "10.0.0.2:1")], &[("lake", "s3://bucket/prefix")]);
+    *server.script.cluster.lock().unwrap() = view;
+    let client = server.client();
+    for path in ["lake/a/", "lake/a", "s3://bucket/prefix/a"] {
+        let placement = client.owners(path).await.unwrap();
+        assert_eq!((placement.url.as_str(), placement.hash), ("s3://bucket/prefix/a", file_hash(&placement.url)));
+        let owners: Vec<&str> = ring.owners(&placement.url).map(Member::id).collect();
+        assert_eq!(placement.owners.iter().map(|owner| owner.id.as_str()).collect::<Vec<_>>(), owners);
+    }
+    let shown = client.ring().await.unwrap();
+    assert_eq!((shown.epoch, shown.vnodes_per_weight, shown.hash_name.as_str()), (ring.epoch(), 512, "xxh3-64"));
+    assert_eq!(shown.members.iter().map(|(member, _)| member.id.as_str()).collect::<Vec<_>>(), ["w-1", "w-2"]);
+    assert_eq!(shown.members.iter().map(|(_, share)| *share).collect::<Vec<_>>(), ring.shares());
+
+    // A worker that stands alone owns nothing, and a ring of another hash cannot be shown.
+    *server.script.cluster.lock().unwrap() = pb::ClusterResponse::default();
+    assert_eq!(client.ring().await.unwrap().members, []);
+    assert_eq!(client.owners("s3://bucket/a").await.unwrap().owners, []);
+    let (mut view, _) = cluster(&[("w-1", &server.address)], &[]);
+    view.ring.as_mut().unwrap().hash = "md5".into();
+    *server.script.cluster.lock().unwrap() = view;
+    assert_eq!(client.ring().await.unwrap_err().kind(), Kind::Failed);
+    assert_eq!(client.owners("s3://bucket/a").await.unwrap_err().kind(), Kind::Failed);
+}
+
+#[tokio::test]
+async fn a_members_file_is_where_to_start_and_is_read_again_when_nobody_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("members");
+    let client = Client::builder().members_file(&path).deadline(Duration::from_secs(20)).build().unwrap();
+    let error = client.lookup("s3://bucket/a").key(1).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason), (Kind::Unavailable, Some(Reason::NoWorker)));
+    assert!(error.to_string().contains("/members cannot be read"), "{error}");
+    let (mut first, ..) = answering();
+    std::fs::write(&path, format!("w-1={}\n", first.address)).unwrap();
+    client.lookup("s3://bucket/a").key(1).await.unwrap();
+    // The cluster moves; a file that is damaged meanwhile changes nothing.
+    let (second, count, _) = answering();
+    std::fs::write(&path, "w-1").unwrap();
+    client.cluster().await.unwrap();
+    std::fs::write(&path, format!("w-1={}\n", second.address)).unwrap();
+    first.kill();
+    while client.lookup("s3://bucket/a").key(1).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 1);
 }

@@ -192,7 +192,7 @@ fn hundredths(amount: i128) -> String {
 #[allow(clippy::print_stdout)] // The quickstart's table.
 pub(super) fn print(head: &str, rows: &[Measured]) {
     println!("{head:<45}{:>6}{:>11}{:>11}{:>10}{:>11}{:>8}", "calls", "p50", "p99", "requests", "bytes", "failed");
-    println!("{:<45}{:>6}{:>11}{:>11}{:>21}{:>8}", "", "", "", "", "of the store per call", "");
+    println!("{:<45}{:>6}{:>11}{:>11}{:>21}", "", "", "", "", "of the store per call");
     for row in rows {
         let per_call = |total: u64| total as f64 / row.calls.max(1) as f64;
         println!(

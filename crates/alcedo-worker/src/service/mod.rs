@@ -166,7 +166,8 @@ pub(crate) fn routes(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let health = tonic_health::server::HealthService::from_health_reporter(health.clone());
-    let lookup = LookupServiceServer::new(lookup::LookupDoor { door: Arc::clone(door), built_in: Arc::clone(built_in) });
+    let lookup = lookup::LookupDoor { door: Arc::clone(door), built_in: Arc::clone(built_in) };
+    let lookup = LookupServiceServer::new(lookup);
     let files = FileServiceServer::new(files::FileDoor(Arc::clone(door)));
     let cluster = ClusterServiceServer::new(cluster::ClusterDoor(Arc::clone(door)));
     Ok(Routes::new(lookup.max_decoding_message_size(MAX_REQUEST_BYTES))

@@ -24,7 +24,7 @@ fn read(toml: &str) -> Config {
 
 #[tokio::test]
 async fn a_client_that_never_reads_its_answers_is_cut_off_and_others_go_on() {
-    let settings = read("[connections]\nwrite_timeout = \"1s\"\n");
+    let settings = read("[connections]\nwrite_timeout = \"1s\"\nunanswered = 4\n");
     let served = serve_with(lake().await, Freshness::default(), settings);
     let address = format!("http://{}", served.running.local_addr());
     let channel = Endpoint::from_shared(address).unwrap().initial_stream_window_size(65_535).connect_lazy();

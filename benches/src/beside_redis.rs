@@ -1,8 +1,8 @@
 //! A worker beside `redis-server`: the same rows, one interleaved run, twice placed.
 //!
-//! Knows the order of a run and the targets of the design. The worker is a process over an S3 server of the testkit, warm
-//! before anything is timed; Redis holds the same columns of the same rows as JSON. Either client hands out what its
-//! users get: Alcedo's decoded values, Redis's the bytes.
+//! Knows the order of a run and the targets of the design. The worker is a process over an S3 server of the testkit,
+//! warm before anything is timed; Redis holds the same columns of the same rows as JSON. Either client hands out what
+//! its users get: Alcedo's decoded values, Redis's the bytes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Layer 6: measurements of Alcedo beside floors and peers.
 //!
 //! Knows how sides are placed, asked alike and written down. Times are compared within one run on one machine only, so
-//! each row is a ratio. [`beside_redis`] and [`ring`] each measure one thing; `bin/bench.rs` runs them all. Peers run as
-//! programs of the system, never as libraries.
+//! each row is a ratio. [`beside_redis`], [`ring`] and [`restart`] each measure one thing; `bin/bench.rs` runs them
+//! all. Peers run as programs of the system, never as libraries.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

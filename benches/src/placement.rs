@@ -1,7 +1,7 @@
 //! On which core each side runs, and how much processor time a process has used.
 //!
-//! Knows Linux's processes and threads. It must not know what they do. Placement decides: waking an idle core costs more
-//! than a lookup, so figures are compared only where both sides are placed alike.
+//! Knows Linux's processes and threads. It must not know what they do. Placement decides: waking an idle core costs
+//! more than a lookup, so figures are compared only where both sides are placed alike.
 
 use std::fs;
 
@@ -99,8 +99,8 @@ pub fn processor_seconds(process: u32) -> anyhow::Result<f64> {
     Ok(ticks as f64 / clock_ticks_per_second() as f64)
 }
 
-/// `utime` and `stime`, fields 14 and 15 of `/proc/PID/stat` (proc(5)). The second field is the name in parentheses, which
-/// may contain blanks.
+/// `utime` and `stime`, fields 14 and 15 of `/proc/PID/stat` (proc(5)). The second field is the name in parentheses,
+/// which may contain blanks.
 fn used_ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_whitespace().skip(11);

@@ -51,8 +51,8 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// A connection that many calls share. Without Nagle's algorithm, as Alcedo's are: this client leaves it on otherwise,
-    /// and many small requests would wait for each other.
+    /// A connection that many calls share. Without Nagle's algorithm, as Alcedo's are: this client leaves it on
+    /// otherwise, and many small requests would wait for each other.
     ///
     /// # Errors
     /// It does not answer.

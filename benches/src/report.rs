@@ -45,8 +45,8 @@ pub fn directory() -> PathBuf {
 }
 
 impl Run {
-    /// Writes the run under its date (`2026-11-22`), over an earlier one of that day, and as the latest one. Returns both
-    /// paths.
+    /// Writes the run under its date (`2026-11-22`), over an earlier one of that day, and as the latest one. Returns
+    /// both paths.
     ///
     /// # Errors
     /// A file cannot be written.

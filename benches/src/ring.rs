@@ -1,7 +1,7 @@
 //! The ring by itself: finding the owner of a file, and building a large ring.
 //!
-//! Knows the public ring only. The peer of a lookup is a binary search in a plain array of as many hashes, which is what
-//! remains when nothing is stored beside them.
+//! Knows the public ring only. The peer of a lookup is a binary search in a plain array of as many hashes, which is
+//! what remains when nothing is stored beside them.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use alcedo_benches::report::{self, Row, Run};
-use alcedo_benches::{beside_redis, machine, ring};
+use alcedo_benches::{beside_redis, machine, restart, ring};
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--rounds N] [--profile SECONDS]
@@ -72,6 +72,7 @@ fn measure(rounds: usize) -> anyhow::Result<()> {
     let (hardware, commit) = (machine::hardware(), machine::commit());
     let mut rows = part("a worker beside redis-server", || runtime()?.block_on(beside_redis::run(rounds)))?;
     rows.extend(part("the ring", ring::run)?);
+    rows.extend(part("restart with a full page store", restart::run)?);
     let run = Run { hardware, commit, rows };
     println!("\n{}", run.table());
     for path in run.write(&report::directory(), &machine::date())? {

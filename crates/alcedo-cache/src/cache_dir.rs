@@ -28,7 +28,10 @@ const MAX_MARKER_BYTES: u64 = 4 << 10;
 #[non_exhaustive]
 pub enum OpenError {
     /// The directory is not there and cannot be made, or nothing can be written to it.
-    #[error("the cache directory {} cannot be used: {source}; make it a directory that this user may write to", .dir.display())]
+    #[error(
+        "the cache directory {} cannot be used: {source}; make it a directory that this user may write to",
+        .dir.display()
+    )]
     NotUsable {
         /// The directory.
         dir: PathBuf,
@@ -49,8 +52,8 @@ pub enum OpenError {
     },
     /// The directory was laid out by another version of this program.
     #[error(
-        "the cache directory {} has the layout {found:?}, and this version knows {LAYOUT:?} only; name another directory, \
-         or empty this one",
+        "the cache directory {} has the layout {found:?}, and this version knows {LAYOUT:?} only; name another \
+         directory, or empty this one",
         .dir.display()
     )]
     OtherLayout {
@@ -75,7 +78,8 @@ pub enum OpenError {
     },
     /// Another process uses it at this moment.
     #[error(
-        "the cache directory {} is in use by another process; stop that one, or give this worker a directory of its own",
+        "the cache directory {} is in use by another process; stop that one, or give this worker a directory of its \
+         own",
         .dir.display()
     )]
     Locked {

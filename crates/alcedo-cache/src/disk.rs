@@ -1,8 +1,8 @@
 //! Layer 1: pages on disk.
 //!
-//! Knows how a read goes from the index to bytes that were verified, and how a write goes into the index and the queue of
-//! the writer. It must not know how segments are laid out. Nothing that a disk does is an error here: what cannot be read
-//! is a miss and a count, what cannot be written is dropped and a count.
+//! Knows how a read goes from the index to bytes that were verified, and how a write goes into the index and the queue
+//! of the writer. It must not know how segments are laid out. Nothing that a disk does is an error here: what cannot be
+//! read is a miss and a count, what cannot be written is dropped and a count.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -109,8 +109,8 @@ impl DiskPages {
         Some(joined(&slices))
     }
 
-    /// Reads a part that a survey found, and waits for the disk if need be, but not long. `None` is a miss: the part was
-    /// not what it should be, and is in the index no more, or the disk is too slow.
+    /// Reads a part that a survey found, and waits for the disk if need be, but not long. `None` is a miss: the part
+    /// was not what it should be, and is in the index no more, or the disk is too slow.
     pub(crate) async fn fetch(&self, file: &FileKey, part: DiskPart) -> Option<Bytes> {
         let fault = match part.segment.read(part.spot, part.inside.clone(), false) {
             Ok(bytes) => return Some(bytes),
@@ -269,4 +269,5 @@ impl Drop for DiskPages {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::disallowed_methods, clippy::single_range_in_vec_init)]
 mod tests;

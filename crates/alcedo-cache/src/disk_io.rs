@@ -1,7 +1,7 @@
 //! Layer 1: what the disk is asked to do.
 //!
-//! Knows system calls on open files. It must not know what the bytes are. It is one room, so that tests can make each of
-//! its calls fail as a disk does.
+//! Knows system calls on open files. It must not know what the bytes are. It is one room, so that tests can make each
+//! of its calls fail as a disk does.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -118,7 +118,7 @@ impl DiskIo {
 
 /// Faults of a disk, planted by tests.
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 pub(crate) mod faults {
     use super::*;
     use std::sync::Mutex;

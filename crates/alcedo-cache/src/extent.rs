@@ -4,8 +4,8 @@
 //! disk, nor which extents there are. An extent says everything about itself, and its header's checksum covers the
 //! segment and the position that it was written to, so bytes that come back from a wrong place are found out.
 //!
-//! All numbers are little endian. The header is: magic, format version, a reserved number, bytes of the header, bytes of
-//! the data, digest of the file key, size of the file, offset of the data in the file, lengths of URL and content
+//! All numbers are little endian. The header is: magic, format version, a reserved number, bytes of the header, bytes
+//! of the data, digest of the file key, size of the file, offset of the data in the file, lengths of URL and content
 //! version, both texts, one CRC-32C per check block of the data, and the header's own CRC-32C. The data follows at once
 //! and in one piece. An extent without data says that all earlier extents of its file are forgotten.
 

@@ -6,11 +6,11 @@
 //! brought goes to all who wait directly as well as into the store, so a store that is full or tiny costs speed only.
 //!
 //! One rule makes it right: a fetch writes the store before it leaves the map, and readers look into the store's index
-//! while they hold the map. Each block is thus seen in one of both, or is fetched. What the index shows is read after the
-//! map was left; where that fails, the reader goes round again.
+//! while they hold the map. Each block is thus seen in one of both, or is fetched. What the index shows is read after
+//! the map was left; where that fails, the reader goes round again.
 //!
-//! A fetch for somebody who waits begins at once. One that was made ahead of need waits until few others of its kind are
-//! under way, and begins at once too when somebody comes who waits for it.
+//! A fetch for somebody who waits begins at once. One that was made ahead of need waits until few others of its kind
+//! are under way, and begins at once too when somebody comes who waits for it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -30,8 +30,8 @@ use crate::stretch::{Stretch, lacking};
 
 /// Parts of the map, chosen by file, each with a lock of its own: readers of different files rarely meet.
 const SHARDS: usize = 16;
-/// Rounds of one read at most: what the store promised may be gone when it is read, and the next round fetches that. The
-/// last round does not ask the store any more.
+/// Rounds of one read at most: what the store promised may be gone when it is read, and the next round fetches that.
+/// The last round does not ask the store any more.
 const MOST_ROUNDS: u32 = 3;
 
 /// Fetches exactly one range of the file, or fails. It is called once per flight, inside the flight's task.
@@ -325,8 +325,8 @@ impl<E: Clone + Send + Sync + 'static> Flights<E> {
         Ok(fetched)
     }
 
-    /// Looks into the store's index and the map at one moment, begins the flights that are wanting, and returns all that
-    /// the parts are waiting for.
+    /// Looks into the store's index and the map at one moment, begins the flights that are wanting, and returns all
+    /// that the parts are waiting for.
     fn depart(&self, journey: &Journey<'_, E>) -> Result<(Vec<Part>, Vec<Boarded<E>>), E> {
         let Journey { store, file, file_size, urgency, fetch, .. } = *journey;
         // Declared before the lock, so that it is dropped after it: whatever is in here takes the lock when it ends.
@@ -482,7 +482,7 @@ fn limit(max_flights: usize) -> usize {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
     use crate::page::{BLOCK_BYTES, PAGE_BYTES};

@@ -1,7 +1,7 @@
 //! Layer 1: whether the disk may be asked.
 //!
-//! Knows how often the disk failed lately. It must not know what was asked of it. A disk that fails again and again would
-//! cost each read its wait, so after a few errors the store passes everything through until a probe succeeds.
+//! Knows how often the disk failed lately. It must not know what was asked of it. A disk that fails again and again
+//! would cost each read its wait, so after a few errors the store passes everything through until a probe succeeds.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

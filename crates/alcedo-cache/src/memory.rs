@@ -120,8 +120,8 @@ impl MemoryPages {
         }
     }
 
-    /// Drops all pages whose file the test names, and returns their bytes. It walks over all pages of the store, so it is
-    /// for rare moments; a page that somebody writes at the same time may stay.
+    /// Drops all pages whose file the test names, and returns their bytes. It walks over all pages of the store, so it
+    /// is for rare moments; a page that somebody writes at the same time may stay.
     pub(crate) fn forget(&self, is_named: impl Fn(&FileKey) -> bool) -> u64 {
         let mut freed = 0;
         for (key, page) in self.pages.iter() {

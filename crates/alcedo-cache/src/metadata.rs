@@ -67,13 +67,19 @@ impl Table {
 #[non_exhaustive]
 pub enum MetadataError {
     /// Somebody has it open.
-    #[error("the metadata store {} is in use: another worker runs on this cache directory; give each its own", path.display())]
+    #[error(
+        "the metadata store {} is in use: another worker runs on this cache directory; give each its own",
+        .path.display()
+    )]
     Locked {
         /// The directory.
         path: PathBuf,
     },
     /// The directory cannot be made or written to.
-    #[error("cannot use {} for the metadata store: {error}; make it a directory that this user may write to", path.display())]
+    #[error(
+        "cannot use {} for the metadata store: {error}; make it a directory that this user may write to",
+        .path.display()
+    )]
     Unusable {
         /// The directory.
         path: PathBuf,
@@ -103,7 +109,7 @@ pub struct MetadataCounts {
     pub resets: u64,
     /// How often a broken database was renamed aside and begun anew, at the start too.
     pub set_aside: u64,
-    /// Whether records can be written now.
+    /// Whether records can be written, and are found, now.
     pub is_writing: bool,
     /// Bytes of the tables' files now.
     pub file_bytes: u64,
@@ -119,7 +125,7 @@ pub struct Metadata {
 
 /// What readers and the writing thread share.
 struct Shared {
-    /// None while nothing can be read.
+    /// None while there is no database.
     disk: RwLock<Option<Disk>>,
     queue: Queue,
     is_writing: AtomicBool,
@@ -203,7 +209,7 @@ impl Metadata {
         }
     }
 
-    /// Removes a record, after everything that was stored before.
+    /// Removes a record, after everything that was stored before; from now on it is not found any more.
     pub fn remove(&self, table: Table, url: Arc<str>) {
         if !self.shared.queue.push(Job::Remove { table, url }) {
             self.shared.dropped_puts.add(1);
@@ -270,7 +276,11 @@ impl Shared {
     }
 
     fn get(&self, table: Table, url: &str) -> Option<Bytes> {
-        let read = self.with_disk(|disk| disk.get(table, &envelope::key(url)));
+        // Where removals cannot be written, what is there may be what should be gone.
+        let is_open = self.is_writing.load(Ordering::Relaxed);
+        let read = if is_open { self.with_disk(|disk| disk.get(table, &envelope::key(url))) } else { None };
+        // Looked at after the read: a removal that was asked for before this read began is written, or still here.
+        let read = read.filter(|_| !self.queue.is_removing(table, url));
         let found = match read {
             None | Some(Ok(None)) => None,
             Some(Ok(Some(bytes))) => match envelope::open(url, &bytes) {

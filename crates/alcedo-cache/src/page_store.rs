@@ -25,7 +25,7 @@ pub struct PageStore {
 }
 
 enum Backing {
-    Memory(MemoryPages),
+    Memory(Box<MemoryPages>),
     Disk(DiskPages),
 }
 
@@ -33,11 +33,12 @@ impl PageStore {
     /// An empty store that keeps its pages in memory, at most `capacity_bytes` of them. Zero keeps nothing
     /// and evicts nothing.
     pub fn in_memory(capacity_bytes: u64) -> Self {
-        Self { backing: Arc::new(Backing::Memory(MemoryPages::new(capacity_bytes))) }
+        Self { backing: Arc::new(Backing::Memory(Box::new(MemoryPages::new(capacity_bytes)))) }
     }
 
     /// The store in a cache directory, with all that is there from before; its segment files take at most
-    /// `capacity_bytes` of disk. It reads the segments' tables before it returns: seconds for tens of millions of pages.
+    /// `capacity_bytes` of disk. It reads the segments' tables before it returns: seconds for tens of millions of
+    /// pages.
     ///
     /// In memory it takes about 80 bytes per extent, the checksums of a 64 KiB page included, plus the texts of each
     /// file's key. It keeps one file open per segment, at most about 512 for any quota up to 1 TiB.
@@ -104,8 +105,8 @@ impl PageStore {
         }
     }
 
-    /// Drops all pages of the file in this content version and returns how many bytes those were. In memory it walks over
-    /// all pages of the store, so it is for rare moments; a page that somebody writes at the same time may stay.
+    /// Drops all pages of the file in this content version and returns how many bytes those were. In memory it walks
+    /// over all pages of the store, so it is for rare moments; a page that somebody writes at the same time may stay.
     pub fn forget(&self, file: &FileKey) -> u64 {
         match self.backing.as_ref() {
             Backing::Memory(pages) => pages.forget(|key| key == file),

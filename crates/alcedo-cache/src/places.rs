@@ -162,8 +162,9 @@ impl Places {
         stretches
     }
 
-    /// Puts bytes in, readable at once, where there are none: `bytes` from `offset` on, on the grid of blocks. `reserve`
-    /// says for each extent of them whether there is room; where not, it is left out. Returns what was put in.
+    /// Puts bytes in, readable at once, where there are none: `bytes` from `offset` on, on the grid of blocks.
+    /// `reserve` says for each extent of them whether there is room; where not, it is left out. Returns what was put
+    /// in.
     pub(crate) fn admit(
         &self,
         (file, file_size): (&FileKey, u64),

@@ -1,8 +1,8 @@
 //! Layer 1: one segment file.
 //!
-//! Knows how extents follow each other in a file, how the file ends when it is full, and how to find them again. It must
-//! not know which segments there are, nor which extents are wanted. Nothing is synced: after a power cut, whatever did
-//! not reach the disk fails its checks and is a miss.
+//! Knows how extents follow each other in a file, how the file ends when it is full, and how to find them again. It
+//! must not know which segments there are, nor which extents are wanted. Nothing is synced: after a power cut, whatever
+//! did not reach the disk fails its checks and is a miss.
 //!
 //! The file starts with its own header: magic, format version, a reserved number, id, CRC-32C. Extents follow without
 //! gaps. A sealed file ends with its table and trailer and is cut there.
@@ -34,8 +34,8 @@ pub(crate) struct Segment {
     path: PathBuf,
     file: File,
     io: DiskIo,
-    /// CRC-32C of the check blocks of all extents, 4 bytes per 16 KiB of data. In memory, so that a read verifies what it
-    /// touches without reading more.
+    /// CRC-32C of the check blocks of all extents, 4 bytes per 16 KiB of data. In memory, so that a read verifies what
+    /// it touches without reading more.
     checks: RwLock<Vec<u32>>,
     /// Bytes that the file has reserved.
     file_bytes: AtomicU64,
@@ -187,8 +187,7 @@ impl Segment {
     fn scan(&self) -> io::Result<(Table, u32, bool)> {
         let file_bytes = self.file_bytes();
         let (mut table, mut at) = (Table::default(), HEADER_BYTES);
-        loop {
-            let Some((extent, data_at)) = self.header_at(at, file_bytes)? else { break };
+        while let Some((extent, data_at)) = self.header_at(at, file_bytes)? {
             let Extent { file, file_size, offset, data_bytes, checks } = extent;
             let first_check = self.add_checks(&checks);
             table.push(&file, file_size, Entry { offset, data_at, data_bytes, first_check });
@@ -386,7 +385,6 @@ mod tests {
         let path = temp.path().join("0.segment");
         let segment = sealed(&path);
         let written = std::fs::read(&path).unwrap();
-        std::fs::write(GOLDEN, &written).unwrap(); // GENERATE
         assert_eq!(segment.file_bytes(), written.len() as u64);
         // A difference here is a new format: it needs a version of its own, and this one must stay readable.
         assert!(written == std::fs::read(GOLDEN).unwrap(), "the format on disk is not that of version 1");

@@ -1,8 +1,8 @@
 //! Layer 1: the log of segments.
 //!
 //! Knows which segment files there are, which one is written, and how much disk they take: never more than the quota,
-//! and never the last free bytes of the file system. It must not know who reads. The oldest segment goes first, whatever
-//! is in it. It belongs to one thread.
+//! and never the last free bytes of the file system. It must not know who reads. The oldest segment goes first,
+//! whatever is in it. It belongs to one thread.
 
 use std::collections::VecDeque;
 use std::fs;

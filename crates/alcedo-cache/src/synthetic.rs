@@ -20,8 +20,8 @@ const FILE_BYTES: u64 = 1 << 30;
 /// Room for headers and tables, of 64.
 const OVERHEAD_PARTS: u64 = 65;
 
-/// Writes sealed segments that claim to hold so many pages of 64 KiB into an empty cache directory, and returns the quota
-/// of the store that they fill. They take little of the disk.
+/// Writes sealed segments that claim to hold so many pages of 64 KiB into an empty cache directory, and returns the
+/// quota of the store that they fill. They take little of the disk.
 ///
 /// # Errors
 /// The operating system's.

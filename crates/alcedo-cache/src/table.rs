@@ -1,12 +1,14 @@
 //! Layer 1: the table of a sealed segment, format version 1.
 //!
-//! Knows how the headers of a whole segment are written once more, together and small, so that a restart reads one range
-//! per segment. It must not know files of the disk. The headers stay what counts: a broken table is replaced by them.
+//! Knows how the headers of a whole segment are written once more, together and small, so that a restart reads one
+//! range per segment. It must not know files of the disk. The headers stay what counts: a broken table is replaced by
+//! them.
 //!
-//! All numbers are little endian. The table is: magic, format version, numbers of groups, entries and checksums, then the
-//! groups, then the checksums. A group is one file: digest, size, lengths of URL and content version, number of entries,
-//! both texts, and for each extent its offset in the file, the position of its data in the segment, and its length; in the
-//! order in which they were written. The trailer is the last thing in a sealed file and says where the table is.
+//! All numbers are little endian. The table is: magic, format version, numbers of groups, entries and checksums, then
+//! the groups, then the checksums. A group is one file: digest, size, lengths of URL and content version, number of
+//! entries, both texts, and for each extent its offset in the file, the position of its data in the segment, and its
+//! length; in the order in which they were written. The trailer is the last thing in a sealed file and says where the
+//! table is.
 
 use std::collections::HashMap;
 

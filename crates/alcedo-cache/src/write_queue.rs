@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use crate::file_key::FileKey;
 use crate::places::PendingExtent;
 
-/// Bytes that wait at most: what a disk of 250 MB/s writes in a quarter of a second; more would only hide that it is slow.
+/// Bytes that wait at most: what a disk of 250 MB/s writes in a quarter of a second; more would only hide that it is
+/// slow.
 const MOST_BYTES: u64 = 64 << 20;
 /// Extents and notes that wait at most; small ones cost their own overhead of memory.
 const MOST_ITEMS: usize = 4_096;

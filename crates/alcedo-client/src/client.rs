@@ -194,8 +194,8 @@ impl Builder {
         self
     }
 
-    /// A file that lists workers, one per line as `id=host:port[,weight[,zone]]`, as more endpoints. It is read with the
-    /// first call, and again whenever the cluster changes or nobody can be reached.
+    /// A file that lists workers, one per line as `id=host:port[,weight[,zone]]`, as more endpoints. It is read with
+    /// the first call, and again whenever the cluster changes or nobody can be reached.
     pub fn members_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.members_file = Some(path.into());
         self
@@ -213,8 +213,8 @@ impl Builder {
         self
     }
 
-    /// How many calls that a worker may have accepted are repeated on another one; [`Budget::RETRIES`] if not set. Calls
-    /// that were not accepted go on to the next worker at no cost.
+    /// How many calls that a worker may have accepted are repeated on another one; [`Budget::RETRIES`] if not set.
+    /// Calls that were not accepted go on to the next worker at no cost.
     pub fn retry_budget(mut self, retries: Budget) -> Self {
         self.retries = retries;
         self

@@ -78,8 +78,8 @@ impl Ring {
         &self.inner.members
     }
 
-    /// The part of the hash space that each member owns, in the order of [`Self::members`]; together they are 1. Nothing
-    /// if the ring has no members.
+    /// The part of the hash space that each member owns, in the order of [`Self::members`]; together they are 1.
+    /// Nothing if the ring has no members.
     pub fn shares(&self) -> &[f64] {
         &self.inner.shares
     }

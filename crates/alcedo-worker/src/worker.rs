@@ -205,9 +205,11 @@ impl Running {
         status_page::line(&self.door)
     }
 
-    /// Several lines about how it is, for a log.
-    pub fn dump(&self) -> Vec<String> {
-        status_page::dump(&self.door)
+    /// Writes several lines about how it is to the log.
+    pub fn dump(&self) {
+        for line in status_page::dump(&self.door) {
+            tracing::info!("{line}");
+        }
     }
 
     /// Takes what a running worker can take of other settings, all of it or nothing.

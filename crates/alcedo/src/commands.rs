@@ -25,7 +25,7 @@ pub(crate) mod who;
 pub(crate) mod worker;
 pub(crate) mod workers;
 
-use alcedo_client::Client;
+use alcedo_client::{Builder, Client};
 
 use crate::cli::Globals;
 use crate::failure::Failure;
@@ -45,8 +45,16 @@ impl Context {
     /// # Errors
     /// A settings file is wrong, or an endpoint is no address.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Ok(self.builder()?.build()?)
+    }
+
+    /// The same before it is built, for a command that wants a client of another kind.
+    ///
+    /// # Errors
+    /// A settings file is wrong.
+    pub(crate) fn builder(&self) -> Result<Builder, Failure> {
         let given = Partial { endpoints: self.globals.endpoints.clone(), timeout: self.globals.timeout };
         let settings = Settings::load(given, self.globals.config.as_deref())?;
-        Ok(Client::builder().endpoints(settings.endpoints).deadline(settings.timeout).build()?)
+        Ok(Client::builder().endpoints(settings.endpoints).deadline(settings.timeout))
     }
 }

@@ -1,6 +1,7 @@
 //! The Python of the tests: a virtual environment in the target directory with exactly the pinned packages.
 //!
-//! Knows venv and pip, which must be there. It must not know what the tests do with it. It is made again only when the pins change.
+//! Knows venv and pip, which must be there. It must not know what the tests do with it. It is made again only when the
+//! pins change.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! The thread that writes, and that sees to it that there is a database to write to.
 //!
-//! Knows when a database is broken and what then happens: writing stops, reading goes on as far as it can, and some
-//! seconds later the database is opened again, or set aside and begun anew where it cannot be opened. It must not know
-//! what records are about. Nobody waits for any of this.
+//! Knows when a database is broken and what then happens: nothing is written and nothing is found, and some seconds
+//! later the database is opened again, or set aside and begun anew where it cannot be opened. It must not know what
+//! records are about. Nobody waits for any of this.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -137,7 +137,7 @@ impl Keeper {
         }
         let Some(trouble) = self.trouble.filter(|trouble| trouble.since.elapsed() >= self.pauses.reset) else { return };
         let again = Some(Trouble { since: Instant::now(), ..trouble });
-        // As long as the disk takes nothing, what is open can still be read.
+        // As long as the disk takes nothing, a database could not be opened either.
         if let Err(error) = self.prepare() {
             tracing::debug!(path = %self.path.display(), %error, "the metadata store still cannot be written");
             self.trouble = again;
@@ -158,7 +158,7 @@ impl Keeper {
         directory::prepare(&self.path)
     }
 
-    /// Writing stops, until the database was opened again.
+    /// Nothing is written or found, until the database was opened again.
     fn stop(&mut self, why: &str, is_broken: bool) {
         self.shared.is_writing.store(false, Ordering::Relaxed);
         self.trouble = Some(Trouble { since: Instant::now(), is_broken });

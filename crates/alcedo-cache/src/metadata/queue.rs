@@ -1,9 +1,9 @@
 //! The queue of records that wait to be written.
 //!
 //! Knows order and bounds. It must not know the database. Records of one name are written in the order in which they
-//! were stored, so a removal holds.
+//! were stored, so a removal holds; and it holds at once, because readers ask here what is about to be removed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +45,10 @@ pub(super) struct Queue {
 struct State {
     jobs: VecDeque<Job>,
     held_bytes: u64,
+    /// Removals that are not written yet, and how often each is queued.
+    removals: HashMap<(Table, Arc<str>), u32>,
+    /// Those of them that were taken to be written.
+    taken_removals: Vec<(Table, Arc<str>)>,
     /// Jobs were taken that are not written yet.
     is_writing: bool,
     is_closed: bool,
@@ -55,6 +59,19 @@ impl Job {
         match self {
             Self::Put { held_bytes, .. } => *held_bytes,
             Self::Remove { .. } => 0,
+        }
+    }
+}
+
+impl State {
+    fn removals_written(&mut self) {
+        for name in std::mem::take(&mut self.taken_removals) {
+            if let Some(count) = self.removals.get_mut(&name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.removals.remove(&name);
+                }
+            }
         }
     }
 }
@@ -71,6 +88,9 @@ impl Queue {
         };
         if has_room && !state.is_closed {
             state.held_bytes = held_bytes;
+            if let Job::Remove { table, url } = &job {
+                *state.removals.entry((*table, Arc::clone(url))).or_default() += 1;
+            }
             state.jobs.push_back(job);
             self.changed.notify_all();
         }
@@ -81,6 +101,7 @@ impl Queue {
     pub(super) fn next(&self, patience: Duration) -> Next {
         let mut state = self.lock();
         state.is_writing = false;
+        state.removals_written();
         if state.jobs.is_empty() {
             self.changed.notify_all();
         }
@@ -93,8 +114,18 @@ impl Queue {
         let count = state.jobs.len().min(BATCH_JOBS);
         let jobs: Vec<Job> = state.jobs.drain(..count).collect();
         state.held_bytes -= jobs.iter().map(Job::held_bytes).sum::<u64>();
+        state.taken_removals.extend(jobs.iter().filter_map(|job| match job {
+            Job::Remove { table, url } => Some((*table, Arc::clone(url))),
+            Job::Put { .. } => None,
+        }));
         state.is_writing = true;
         Next::Write(jobs)
+    }
+
+    /// Whether a record is about to be removed: what is on disk under its name is not to be used any more.
+    pub(super) fn is_removing(&self, table: Table, url: &str) -> bool {
+        let state = self.lock();
+        !state.removals.is_empty() && state.removals.contains_key(&(table, Arc::from(url)))
     }
 
     /// Waits until nothing is queued and nothing is being written.

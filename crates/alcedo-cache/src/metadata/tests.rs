@@ -218,6 +218,30 @@ fn a_writer_that_cannot_keep_up_drops_and_waits_for_nobody() {
 }
 
 #[test]
+fn a_removed_record_is_gone_at_once_although_removals_wait_like_all_writes() {
+    let (_home, path) = home();
+    let store = open(&path);
+    put_numbers(&store, 0..2);
+    let (go, gate) = mpsc::channel::<()>();
+    let (began, begun) = mpsc::channel();
+    let held = move || {
+        began.send(()).unwrap();
+        let _ = gate.recv();
+        Vec::new()
+    };
+    store.put(Table::Listings, url(9), 0, held);
+    begun.recv().unwrap();
+    store.remove(Table::Files, url(0));
+    store.remove(Table::Files, url(0));
+    assert_eq!(store.get(Table::Files, &url(0)), None);
+    assert!(store.get(Table::Indexes, &url(0)).is_some() && store.get(Table::Files, &url(1)).is_some());
+    put(&store, Table::Files, &url(0), b"anew");
+    drop(go);
+    store.settle();
+    assert_eq!(store.get(Table::Files, &url(0)).unwrap(), "anew");
+}
+
+#[test]
 fn records_that_cannot_be_made_or_are_too_large_are_dropped() {
     let (_home, path) = home();
     let store = open(&path);

@@ -285,8 +285,8 @@ fn table_file(prefix: &Place, url: &Arc<str>) -> Option<Place> {
 
 fn too_many(url: &str, which: &str, limit: usize) -> Error {
     let message = format!(
-        "no worker reachable; the origin directly is asked for at most {limit} files of {url}/ that {which}: name a file \
-         or a deeper prefix"
+        "no worker reachable; the origin directly is asked for at most {limit} files of {url}/ that {which}: name a \
+         file or a deeper prefix"
     );
     Error::new(Kind::Unavailable, message).with_reason(Reason::NoWorker)
 }

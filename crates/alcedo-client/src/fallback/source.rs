@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn near_ranges_are_one_read() {
         assert_eq!(coalesced(vec![30..40, 0..10, 12..20, 5..8], 2), [0..20, 30..40]);
-        assert_eq!(coalesced(vec![0..10, 20..30], 10), [0..30]);
+        assert_eq!(coalesced(vec![0..10, 20..30, 100..101], 10), [0..30, 100..101]);
         assert!(coalesced(Vec::new(), 10).is_empty());
     }
 }

@@ -182,7 +182,8 @@ async fn errors_are_those_that_a_worker_gives() {
         let error = client.lookup(path).key_column(column).key("no number").await.unwrap_err();
         assert_eq!((error.kind(), error.reason), (kind, Some(reason)), "{error}");
     }
-    // Without mounts there is no other way, and with one that cannot be opened its fault is named; building does no I/O.
+    // Without mounts there is no other way, and with one that cannot be opened its fault is named, though not before
+    // it is needed: building does no I/O.
     let endpoint = dead_address().to_string();
     let bare = Client::builder().endpoints([&endpoint]).build().unwrap();
     let error = bare.lookup("lake/users/part-0.parquet").key(1).await.unwrap_err();

@@ -501,8 +501,12 @@ mod tests {
 
     fn stats() -> impl Strategy<Value = Stats> {
         use prop::option::of;
-        (of(bound()), of(bound()), any::<bool>(), of(any::<u64>()))
-            .prop_map(|(min, max, deprecated, nulls)| Stats { min, max, deprecated, nulls })
+        (of(bound()), of(bound()), any::<bool>(), of(any::<u64>())).prop_map(|(min, max, deprecated, nulls)| Stats {
+            min,
+            max,
+            deprecated,
+            nulls,
+        })
     }
 
     /// Whatever a footer may claim.

@@ -107,6 +107,7 @@ async fn what_was_asked_before_a_restart_costs_the_store_nothing_after_it() {
     // What a later lookup learned is kept as well as what the first did.
     ask_everything(&started.client).await;
     home.assert_untouched();
+    drop(started);
     for _ in 0..2 {
         drop(started_again(&home).await);
     }

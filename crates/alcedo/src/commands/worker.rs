@@ -138,7 +138,7 @@ async fn until_told(
                     reload(running, source);
                     notifier.ready();
                 }
-                Told::Dump => running.dump().iter().for_each(|line| tracing::info!("{line}")),
+                Told::Dump => running.dump(),
             },
             () = running.wait() => {
                 return Err(Failure::error("the worker ended by itself; the log says why"));

@@ -365,8 +365,8 @@ impl Opening {
             // Whoever names the file by itself next need not ask for its version.
             self.tables.learn(&listed.version, listed.checked);
         }
-        let opened = match &self.version {
-            Some(version) => match self.open(Some(version), &cost).await {
+        let opened = match self.version.clone().or_else(|| self.just_learned()) {
+            Some(version) => match self.open(Some(&version), &cost).await {
                 // What was known is older than the file: whatever is there now is as good, to one who only named the
                 // file.
                 Err(error) if error.is_changed() => self.open(None, &cost).await,
@@ -392,7 +392,22 @@ impl Opening {
         }
     }
 
+    /// The version that another task learned between the moment at which nothing was known and this one: whoever came
+    /// just too late to join it need not read the tail again. A mount that is always asked is asked.
+    fn just_learned(&self) -> Option<FileVersion> {
+        let known = self.tables.current.get(&self.place.url)?;
+        let is_believed = match self.place.mount.freshness() {
+            Freshness::Immutable => true,
+            Freshness::Ttl { soft, .. } => known.checked.elapsed() < soft,
+            Freshness::Always => false,
+        };
+        is_believed.then_some(known.version)
+    }
+
     async fn open(&self, version: Option<&FileVersion>, cost: &Arc<Cost>) -> Result<OpenFile, Error> {
+        if let Some(file) = version.and_then(|version| self.tables.built.get(&version.key)) {
+            return Ok(file);
+        }
         if let Some(version) = version
             && let Some(index) = self.tables.records.index(version, &self.limits).await
         {

@@ -89,6 +89,20 @@ pub const METRICS: &[MetricRow] = &[
         "What happened to pages on disk beside reads that went well",
     ),
     row(
+        "alcedo_metadata_store_writing",
+        Gauge,
+        "",
+        &[],
+        "1 while the metadata store on disk takes records; 0 while it does not, or without one",
+    ),
+    row(
+        "alcedo_metadata_store_events",
+        Counter,
+        "",
+        &["event"],
+        "What happened in the metadata store beside reads that went well",
+    ),
+    row(
         "alcedo_origin_requests",
         Counter,
         "",
@@ -240,11 +254,19 @@ impl Scrape {
         page.gauges("alcedo_cache", &[(&["page"], pages.bytes()), (&["index"], indexes.bytes())])?;
         let capacities = [(&["page"][..], pages.capacity_bytes()), (&["index"], indexes.capacity_bytes())];
         page.gauges("alcedo_cache_capacity", &capacities)?;
-        let requests = [(&["page", "hit"][..], counts.hits), (&["page", "miss"], counts.misses)];
+        let metadata = self.0.lookups.metadata().map(|metadata| metadata.counts()).unwrap_or_default();
+        let requests = [
+            (&["page", "hit"][..], counts.hits),
+            (&["page", "miss"], counts.misses),
+            (&["metadata", "hit"], metadata.hits),
+            (&["metadata", "miss"], metadata.misses),
+        ];
         page.counters("alcedo_cache_requests", &requests)?;
         page.gauge("alcedo_page_store_down", u64::from(counts.down))?;
         page.counters("alcedo_cache_evictions", &[(&["page"], counts.evictions)])?;
-        page.counters("alcedo_page_store_events", &page_store_events(&counts))
+        page.counters("alcedo_page_store_events", &page_store_events(&counts))?;
+        page.gauge("alcedo_metadata_store_writing", u64::from(metadata.is_writing))?;
+        page.counters("alcedo_metadata_store_events", &metadata_store_events(&metadata))
     }
 
     fn origins(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -293,6 +315,16 @@ fn page_store_events(counts: &alcedo_cache::PageStoreCounts) -> [Sample<'static,
         (&["read_error"], counts.read_errors),
         (&["slow_read"], counts.slow_reads),
         (&["restored_extent"], counts.restored_extents),
+    ]
+}
+
+fn metadata_store_events(counts: &alcedo_cache::MetadataCounts) -> [Sample<'static, u64>; 5] {
+    [
+        (&["error"], counts.errors),
+        (&["put"], counts.puts),
+        (&["dropped_put"], counts.dropped_puts),
+        (&["reset"], counts.resets),
+        (&["set_aside"], counts.set_aside),
     ]
 }
 

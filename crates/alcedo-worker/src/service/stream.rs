@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use alcedo_proto::v1::{self, AnswerForm, lookup_frame, reply_frame};
 use futures::StreamExt as _;
-use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::future::OptionFuture;
+use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
 use prost::Message as _;
 use tokio::sync::mpsc::Sender;

@@ -12,7 +12,9 @@ use crate::report::Row;
 
 /// Pages of the two stores.
 const PAGES: [u64; 2] = [1_000_000, 10_000_000];
-/// What the design asks of ten million pages.
+/// The store that the design's target is about.
+const TARGET_PAGES: u64 = 10_000_000;
+/// What the design asks of it.
 const TARGET_SECONDS: f64 = 2.0;
 
 /// Opens stores of a million and of ten million pages.
@@ -32,13 +34,14 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         let held = store.counts().extents;
         anyhow::ensure!(held == pages, "{held} of {pages} pages were found again");
         let memory = (resident_bytes()? - before) / pages as f64;
-        let is_met = seconds <= TARGET_SECONDS * pages as f64 / 10_000_000.0;
+        // The target is about a full store; a small one shows what is there before the first page.
+        let is_met = (pages == TARGET_PAGES).then_some(seconds <= TARGET_SECONDS);
         let name = |what: &str| format!("restart with {} M pages: {what}", pages / 1_000_000);
         let row = |name, unit, alcedo, target: &str, met| {
             let target = target.to_owned();
             Row { name, unit, alcedo, peer: None, ratio: None, target, met }
         };
-        rows.push(row(name("until it serves"), "s", seconds, "<= 2 s per 10 M pages", Some(is_met)));
+        rows.push(row(name("until it serves"), "s", seconds, if is_met.is_some() { "<= 2 s" } else { "" }, is_met));
         rows.push(row(name("memory of the index"), "B/page", memory, "", None));
     }
     Ok(rows)

@@ -19,6 +19,7 @@ use crate::extent::is_writable;
 use crate::file_key::FileKey;
 use crate::health::Health;
 use crate::places::{DiskPart, Places};
+use crate::reading_threads::{MOST_THREADS, ReadingThreads};
 use crate::segment::ReadFault;
 use crate::segment_log::{SegmentLog, longest_extent};
 use crate::stretch::{Held, Stretch, joined, recordable};
@@ -26,9 +27,8 @@ use crate::tally::Tally;
 use crate::write_queue::{Job, WriteQueue};
 use crate::writer;
 
-/// Reads that wait for the disk at once: as many as disks like to have queued, and the most threads that a disk that
-/// hangs can take with it.
-const MOST_WAITING_READS: usize = 64;
+/// Reads that wait for the disk at once: as many as disks like to have queued, each with a thread of its own.
+const MOST_WAITING_READS: usize = MOST_THREADS;
 /// Longest wait for the disk: an origin answers in about this time, and is asked then.
 const READ_TIMEOUT: Duration = Duration::from_millis(100);
 /// Longest time that the last bytes get to reach the disk when the store is dropped.
@@ -46,6 +46,7 @@ pub(crate) struct Shared {
 pub(crate) struct DiskPages {
     shared: Arc<Shared>,
     waiting: Arc<Semaphore>,
+    readers: ReadingThreads,
     capacity_bytes: u64,
     longest_extent: u32,
 }
@@ -64,7 +65,8 @@ impl DiskPages {
         let thread = thread::Builder::new().name("page-writer".into());
         thread.spawn(move || writer::run(&of_writer, log)).map_err(|source| OpenError::Thread { source })?;
         let waiting = Arc::new(Semaphore::new(MOST_WAITING_READS));
-        Ok(Self { shared, waiting, capacity_bytes, longest_extent: longest_extent(capacity_bytes) })
+        let readers = ReadingThreads::default();
+        Ok(Self { shared, waiting, readers, capacity_bytes, longest_extent: longest_extent(capacity_bytes) })
     }
 
     /// The bytes of a range, if all of them are here and none of them has to be waited for.
@@ -129,7 +131,7 @@ impl DiskPages {
                 let _permit = permit;
                 of_thread.segment.read(of_thread.spot, of_thread.inside, true)
             };
-            tokio::task::spawn_blocking(read).await.ok()
+            self.readers.run(read).await.ok()
         };
         match tokio::time::timeout(READ_TIMEOUT, read).await {
             Ok(Some(Ok(bytes))) => Some(bytes),

@@ -137,6 +137,8 @@ pub(crate) mod faults {
         pub(crate) cold: AtomicBool,
         /// Writes wait until it is false.
         pub(crate) stuck: AtomicBool,
+        /// Reads that may wait do so until it is false.
+        pub(crate) stuck_reads: AtomicBool,
         /// Calls that read and may wait.
         pub(crate) waited: std::sync::atomic::AtomicUsize,
     }
@@ -154,6 +156,9 @@ pub(crate) mod faults {
                 self.waited.fetch_add(1, Ordering::SeqCst);
                 let slow = *self.slow.lock().unwrap();
                 slow.into_iter().for_each(std::thread::sleep);
+                while self.stuck_reads.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
             }
             planted(&self.read)
         }

@@ -18,6 +18,7 @@ mod metadata;
 mod page;
 mod page_store;
 mod places;
+mod reading_threads;
 mod restart;
 mod segment;
 mod segment_log;

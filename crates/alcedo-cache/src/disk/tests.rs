@@ -243,6 +243,26 @@ async fn a_slow_disk_is_given_up_and_the_origin_asked() {
     assert_eq!(reader.read(1, 0..PAGE_BYTES).await, (0, PAGE_BYTES));
 }
 
+#[test]
+fn a_disk_that_hangs_takes_no_thread_of_the_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let temp = tempfile::tempdir().unwrap();
+        let io = DiskIo::default();
+        let pages = open(temp.path(), &io);
+        write(&pages, 1, 0..PAGE_BYTES);
+        io.faults.cold.store(true, Ordering::SeqCst);
+        io.faults.stuck_reads.store(true, Ordering::SeqCst);
+        let reader = Reader::new(pages);
+        assert_eq!(reader.read(1, 0..PAGE_BYTES).await, (1, 0));
+        // The read is on the disk until it is let go; the runtime's only thread for blocking work is free all the same.
+        let other = tokio::time::timeout(Duration::from_secs(20), tokio::task::spawn_blocking(|| true)).await;
+        let waited = io.faults.waited.load(Ordering::SeqCst);
+        io.faults.stuck_reads.store(false, Ordering::SeqCst);
+        assert!(matches!(other, Ok(Ok(true))) && waited > 0);
+    });
+}
+
 #[tokio::test]
 async fn what_fails_its_check_is_fetched_once_and_repaired() {
     let temp = tempfile::tempdir().unwrap();

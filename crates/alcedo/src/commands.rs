@@ -16,6 +16,7 @@ pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod members;
 pub(crate) mod question;
+pub(crate) mod requests;
 pub(crate) mod ring;
 pub(crate) mod stat;
 pub(crate) mod status;

@@ -7,6 +7,7 @@ pub(crate) mod aligned;
 pub(crate) mod arrow;
 pub(crate) mod calendar;
 pub(crate) mod delimited;
+pub(crate) mod neutral;
 pub(crate) mod printer;
 pub(crate) mod quantity;
 pub(crate) mod row_set;

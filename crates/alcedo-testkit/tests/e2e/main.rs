@@ -6,6 +6,7 @@
 
 mod bad_files;
 mod bad_questions;
+mod cache_dir;
 mod cold;
 mod command;
 mod corpus;
@@ -14,6 +15,7 @@ mod daemon;
 mod faults;
 mod forms;
 mod loss;
+mod machine_form;
 mod neutral;
 mod operate;
 mod overwrite;

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::keys::{Keys, Text};
 use super::question::Question;
-use super::{Context, trace};
+use super::{Context, requests, trace};
 use crate::failure::Failure;
 use crate::output::printer::Printer;
 use crate::output::quantity::{count, counted};
@@ -21,20 +21,43 @@ use crate::output::{Format, printable};
 const FORMATS: [Format; 7] =
     [Format::Table, Format::Json, Format::Jsonl, Format::Csv, Format::Tsv, Format::Arrow, Format::Raw];
 
+/// What the lines of `--requests` say for themselves, or what does not go with their form.
+const NOT_WITH_REQUESTS: [&str; 14] = [
+    "path",
+    "keys",
+    "key",
+    "select",
+    "keys_from",
+    "null",
+    "missing",
+    "first",
+    "limit",
+    "trace",
+    "repeat",
+    "maxrows",
+    "bytes",
+    "form",
+];
+
 /// Missing keys that a message names.
 const NAMED_KEYS: usize = 5;
 
 /// The flags of `get`.
+// Lines of --requests have paths of their own. An argument that is changed loses its place in the line: both say it.
 #[derive(Debug, Args)]
+#[command(mut_arg("path", |path| path.index(1).required(false).required_unless_present("requests")))]
 pub(crate) struct GetArgs {
     #[command(flatten)]
-    question: Question,
+    question: Option<Question>,
     /// Keys, as texts that the worker reads by the key column's type
-    #[arg(value_name = "KEY", allow_negative_numbers = true)]
+    #[arg(value_name = "KEY", index = 2, allow_negative_numbers = true)]
     keys: Vec<String>,
     /// File with one key per line; - is stdin
     #[arg(long, value_name = "FILE", conflicts_with = "keys")]
     keys_from: Option<PathBuf>,
+    /// File with one JSON lookup per line, each answered by one JSON line; - is stdin
+    #[arg(long, value_name = "FILE", conflicts_with_all = NOT_WITH_REQUESTS)]
+    requests: Option<PathBuf>,
     /// Also the rows whose key is null
     #[arg(long)]
     null: bool,
@@ -91,15 +114,19 @@ enum Travel {
 ///
 /// # Errors
 /// Nothing was found, or something failed; see docs/CLI.md for the codes.
-pub(crate) async fn run(args: GetArgs, context: &Context) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: GetArgs, context: &Context) -> Result<(), Failure> {
+    if let Some(file) = &args.requests {
+        return requests::run(file, context).await;
+    }
+    let question = args.question.take().ok_or_else(|| Failure::usage("no path was given"))?;
     let default = if context.terminal.stdout_is_terminal { Format::Table } else { Format::Jsonl };
     let format = Format::among(context.globals.output, default, &FORMATS)?;
     refuse(&args, format, context.terminal.stdout_is_terminal)?;
-    args.question.columns()?;
+    question.columns()?;
     let mut keys = Keys::new(args.keys.clone(), args.keys_from.as_deref(), args.null)?;
     let client = context.client()?;
     let printer = Printer::new(format, args.bytes, !context.globals.no_headers, args.maxrows);
-    let mut get = Get { args, context, client, format, printer, found: Found::default() };
+    let mut get = Get { args, question, context, client, format, printer, found: Found::default() };
     loop {
         let done = get.found.summary.keys;
         match get.step(&mut keys).await {
@@ -135,6 +162,7 @@ fn refuse(args: &GetArgs, format: Format, terminal: bool) -> Result<(), Failure>
 /// A `get` under way.
 struct Get<'a> {
     args: GetArgs,
+    question: Question,
     context: &'a Context,
     client: Client,
     format: Format,
@@ -186,7 +214,7 @@ impl Get<'_> {
             (_, Travel::Rows | Travel::Typed) => Form::CompactRows,
         };
         let limit = if self.args.first { Some(1) } else { self.args.limit };
-        let mut lookup = self.args.question.lookup(&self.client)?.keys(keys).form(form);
+        let mut lookup = self.question.lookup(&self.client)?.keys(keys).form(form);
         if let Some(limit) = limit {
             lookup = lookup.row_limit(limit);
         }
@@ -222,8 +250,8 @@ impl Get<'_> {
     }
 
     fn add_nulls(&mut self, batch: &[Text], first_key: usize, statuses: &[KeyStatus]) -> Result<(), Failure> {
-        let key_column = self.args.question.key.as_deref();
-        let mut columns = self.args.question.columns()?.to_vec();
+        let key_column = self.question.key.as_deref();
+        let mut columns = self.question.columns()?.to_vec();
         if columns.is_empty() {
             columns.push(key_column.unwrap_or("key").to_owned());
         }
@@ -237,7 +265,7 @@ impl Get<'_> {
 
     /// Prints what waited for the last batch, sums up, and says what was not found.
     async fn finish(self) -> Result<(), Failure> {
-        let Self { args, context, printer, found, format, .. } = self;
+        let Self { args, question, context, printer, found, format, .. } = self;
         if found.summary.keys == 0 {
             return Err(Failure::usage("there is no key in the file of --keys-from"));
         }
@@ -257,7 +285,7 @@ impl Get<'_> {
         }
         let missing = found.summary.missing > 0;
         if found_nothing || (missing && args.missing == Missing::Error) {
-            return Err(not_found(&args.question, &found));
+            return Err(not_found(&question, &found));
         }
         if format == Format::Table && args.maxrows > 0 && found.summary.rows > args.maxrows as u64 {
             context

@@ -47,7 +47,7 @@ pub struct Seen {
     pub resident_bytes: Vec<u64>,
     /// Most bytes in the cache directory at any look.
     pub most_disk_bytes: u64,
-    /// Pages dropped for want of room show that the bound was reached: bytes that the store sent.
+    /// Bytes that the store sent: many times the lake when pages were reclaimed all the time.
     pub origin_bytes: u64,
 }
 

@@ -51,6 +51,8 @@ mod probe;
 #[cfg(feature = "parquet")]
 mod projection;
 #[cfg(feature = "parquet")]
+mod row_reader;
+#[cfg(feature = "parquet")]
 pub mod search;
 #[cfg(feature = "parquet")]
 mod thrift;

@@ -16,7 +16,6 @@ use crate::data_page::inflate;
 use crate::error::Error;
 use crate::fetched::Fetched;
 use crate::footer::schema_only;
-use crate::group::GroupSearch;
 use crate::limits::Limits;
 use crate::projection::Projection;
 use crate::row_reader::LeafPages;
@@ -122,46 +121,92 @@ pub struct DataPage {
     pub page: Bytes,
 }
 
-/// Writes the found rows in the query's form.
-pub(crate) fn write(plan: &Plan, groups: &[GroupSearch], fetched: &Fetched) -> Result<FileAnswer, Error> {
-    let (mut key_index, mut row_number) = (Vec::new(), Vec::new());
-    for found in groups.iter().map(GroupSearch::found) {
-        let first_row = plan.index.groups[found.group].first_row;
-        key_index.extend(found.matches.iter().map(|(_, key)| *key));
-        row_number.extend(found.matches.iter().map(|(row, _)| first_row + row));
-    }
-    let body = match plan.query.form {
-        Form::Pages => Body::Pages(write_pages(plan, groups, fetched)?),
-        Form::CompactRows => Body::Compact(write_compact(plan, groups, fetched)?),
-        Form::ArrowIpc => Body::ArrowIpc(write_arrow(plan, groups, fetched)?),
-    };
-    let schema = plan.projection.schema.clone();
-    Ok(FileAnswer { schema, key_index, row_number, statuses: Vec::new(), body, notes: Vec::new() })
+/// An answer in the making: found rows come in file order, as their data pages come, and nothing of the pages is kept.
+pub(crate) struct AnswerWriter {
+    schema: Arc<RowSchema>,
+    key_index: Vec<u32>,
+    row_number: Vec<u64>,
+    body: Writing,
 }
 
-fn write_compact(plan: &Plan, groups: &[GroupSearch], fetched: &Fetched) -> Result<Bytes, Error> {
-    let mut out = CompactRows::new(&plan.projection, &plan.limits);
-    for found in groups.iter().map(GroupSearch::found) {
-        let batches = read_batches(plan, &found, fetched)?;
-        out.write(&batches, found.matches.iter().map(|(row, _)| *row))?;
+enum Writing {
+    Compact(CompactRows),
+    Arrow(ArrowStream),
+    Pages { pages: Pages, bytes: usize },
+}
+
+impl AnswerWriter {
+    /// An answer without rows yet, in the form that the plan's query asks for.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let body = match plan.query.form {
+            Form::CompactRows => Writing::Compact(CompactRows::new(&plan.limits)),
+            Form::ArrowIpc => Writing::Arrow(ArrowStream::default()),
+            Form::Pages => Writing::Pages { pages: empty_pages(plan), bytes: 0 },
+        };
+        Self { schema: plan.projection.schema.clone(), key_index: Vec::new(), row_number: Vec::new(), body }
     }
-    Ok(out.bytes.into())
+
+    /// Adds rows of one row group, whose data pages are all in `fetched`. Row groups come in file order and a group's
+    /// matches ascend over its calls; a row that several keys match is not split over two calls.
+    ///
+    /// # Errors
+    /// The pages do not hold those rows or cannot be decoded, or the answer passes a bound.
+    pub(crate) fn add(&mut self, plan: &Plan, found: &FoundRows<'_>, fetched: &Fetched) -> Result<(), Error> {
+        if found.matches.is_empty() {
+            return Ok(());
+        }
+        let first_row = plan.index.groups[found.group].first_row;
+        self.key_index.extend(found.matches.iter().map(|(_, key)| *key));
+        self.row_number.extend(found.matches.iter().map(|(row, _)| first_row + row));
+        match &mut self.body {
+            Writing::Compact(rows) => {
+                let batches = read_batches(plan, found, fetched)?;
+                rows.write(&plan.projection, &batches, found.matches.iter().map(|(row, _)| *row))
+            }
+            Writing::Arrow(stream) => {
+                for batch in repeat_rows(&read_batches(plan, found, fetched)?, found.matches)? {
+                    stream.write(plan, &batch)?;
+                }
+                Ok(())
+            }
+            Writing::Pages { pages, bytes } => add_pages(plan, found, fetched, pages, bytes),
+        }
+    }
+
+    /// The answer, with what became of each key and the search's decisions in words.
+    ///
+    /// # Errors
+    /// The rows cannot be brought to their form.
+    pub(crate) fn finish(self, statuses: Vec<KeyStatus>, notes: Vec<String>) -> Result<FileAnswer, Error> {
+        let body = match self.body {
+            Writing::Compact(rows) => Body::Compact(rows.bytes.into()),
+            Writing::Arrow(stream) => Body::ArrowIpc(stream.finish()?),
+            Writing::Pages { pages, .. } => Body::Pages(pages),
+        };
+        let (key_index, row_number) = (self.key_index, self.row_number);
+        Ok(FileAnswer { schema: self.schema, key_index, row_number, statuses, body, notes })
+    }
 }
 
 /// Compact rows in the making, within the bound of an answer.
-struct CompactRows<'a> {
-    writer: RowWriter<'a>,
+struct CompactRows {
+    writer: RowWriter,
     max_bytes: usize,
     bytes: Vec<u8>,
 }
 
-impl<'a> CompactRows<'a> {
-    fn new(projection: &'a Projection, limits: &Limits) -> Self {
-        Self { writer: RowWriter::new(projection), max_bytes: limits.answer_bytes, bytes: Vec::new() }
+impl CompactRows {
+    fn new(limits: &Limits) -> Self {
+        Self { writer: RowWriter::default(), max_bytes: limits.answer_bytes, bytes: Vec::new() }
     }
 
     /// Writes a row per entry of `rows`, which ascend and may repeat; the batches hold the distinct ones.
-    fn write(&mut self, batches: &[RecordBatch], rows: impl Iterator<Item = u64>) -> Result<(), Error> {
+    fn write(
+        &mut self,
+        projection: &Projection,
+        batches: &[RecordBatch],
+        rows: impl Iterator<Item = u64>,
+    ) -> Result<(), Error> {
         let mut places = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |i| (batch, i)));
         let mut current = None;
         for row in rows {
@@ -171,16 +216,44 @@ impl<'a> CompactRows<'a> {
             };
             let (batch, i) = place.ok_or_else(|| Error::corrupt("a found row was not read"))?;
             current = Some((row, (batch, i)));
-            self.writer.write(batch, i, &mut self.bytes)?;
+            self.writer.write(projection, batch, i, &mut self.bytes)?;
             if self.bytes.len() > self.max_bytes {
-                return Err(Error::AnswerTooLarge(format!(
-                    "the rows take more than {} bytes: select fewer columns or set a row limit",
-                    self.max_bytes
-                )));
+                return Err(too_large("rows", self.max_bytes));
             }
         }
         Ok(())
     }
+}
+
+fn too_large(what: &str, bound: usize) -> Error {
+    Error::AnswerTooLarge(format!("the {what} take more than {bound} bytes: select fewer columns or set a row limit"))
+}
+
+/// An Arrow IPC stream in the making; without rows it stays empty.
+#[derive(Default)]
+struct ArrowStream(Option<StreamWriter<Vec<u8>>>);
+
+impl ArrowStream {
+    fn write(&mut self, plan: &Plan, batch: &RecordBatch) -> Result<(), Error> {
+        let batch = project(&plan.projection, batch)?;
+        let writer = match &mut self.0 {
+            Some(writer) => writer,
+            None => self.0.insert(StreamWriter::try_new(Vec::new(), &batch.schema()).map_err(broken)?),
+        };
+        writer.write(&batch).map_err(broken)?;
+        if writer.get_ref().len() > plan.limits.answer_bytes {
+            return Err(too_large("rows", plan.limits.answer_bytes));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Bytes, Error> {
+        self.0.map_or(Ok(Bytes::new()), |writer| Ok(writer.into_inner().map_err(broken)?.into()))
+    }
+}
+
+fn broken(error: arrow_schema::ArrowError) -> Error {
+    Error::corrupt(error.to_string())
 }
 
 /// The found rows of a row group as record batches.
@@ -214,26 +287,6 @@ fn wanted_pages(table: &crate::chunk::PageTable, rows: &[u64]) -> Vec<usize> {
     pages.sort_unstable();
     pages.dedup();
     pages
-}
-
-fn write_arrow(plan: &Plan, groups: &[GroupSearch], fetched: &Fetched) -> Result<Bytes, Error> {
-    let mut writer: Option<StreamWriter<Vec<u8>>> = None;
-    let broken = |error: arrow_schema::ArrowError| Error::corrupt(error.to_string());
-    for found in groups.iter().map(GroupSearch::found) {
-        for batch in repeat_rows(&read_batches(plan, &found, fetched)?, found.matches)? {
-            let batch = project(&plan.projection, &batch)?;
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                None => writer.insert(StreamWriter::try_new(Vec::new(), &batch.schema()).map_err(broken)?),
-            };
-            writer.write(&batch).map_err(broken)?;
-            if writer.get_ref().len() > plan.limits.answer_bytes {
-                let bound = plan.limits.answer_bytes;
-                return Err(Error::AnswerTooLarge(format!("the rows take more than {bound} bytes: set a row limit")));
-            }
-        }
-    }
-    writer.map_or(Ok(Bytes::new()), |writer| Ok(writer.into_inner().map_err(broken)?.into()))
 }
 
 /// A row that several keys ask for stands in the answer once per key.
@@ -285,34 +338,57 @@ fn reach(batch: &RecordBatch, path: &[usize]) -> Result<ArrayRef, Error> {
     Ok(array)
 }
 
-fn write_pages(plan: &Plan, groups: &[GroupSearch], fetched: &Fetched) -> Result<Pages, Error> {
-    let mut pages = Pages { parquet_schema: plan.index.schema_thrift.clone(), columns: Vec::new() };
-    let piece = |range: Range<u64>| fetched.get(&range).ok_or_else(|| Error::corrupt("a fetched data page was lost"));
-    for leaf in &plan.projection.leaves {
-        let mut column = PagesColumn { leaf: *leaf as u32, codec: 0, chunks: Vec::new() };
-        for found in groups.iter().map(GroupSearch::found) {
-            let Some(table) = found.tables.get(leaf) else { continue };
-            let group = plan.index.groups[found.group];
-            column.codec = plan.index.chunk(found.group, *leaf).codec()?.to_thrift();
-            let data_page = |i: usize| {
-                let rows = table.page_rows(i);
-                let page = piece(table.page_range(i))?;
-                Ok(DataPage { first_row: rows.start, rows: rows.end - rows.start, page })
-            };
-            let data_pages =
-                wanted_pages(table, &found.rows()).into_iter().map(data_page).collect::<Result<_, Error>>()?;
-            let dictionary = table.dictionary.clone().map(piece).transpose()?.unwrap_or_default();
+fn empty_pages(plan: &Plan) -> Pages {
+    let column = |leaf: &usize| PagesColumn { leaf: *leaf as u32, codec: 0, chunks: Vec::new() };
+    let columns = plan.projection.leaves.iter().map(column).collect();
+    Pages { parquet_schema: plan.index.schema_thrift.clone(), columns }
+}
+
+/// Adds the data pages that hold the found rows, none twice. `bytes` counts what the pages take.
+fn add_pages(
+    plan: &Plan,
+    found: &FoundRows<'_>,
+    fetched: &Fetched,
+    pages: &mut Pages,
+    bytes: &mut usize,
+) -> Result<(), Error> {
+    let mut piece = |range: Range<u64>| {
+        let page = fetched.get(&range).ok_or_else(|| Error::corrupt("a fetched data page was lost"))?;
+        *bytes += page.len();
+        if *bytes > plan.limits.answer_bytes {
+            Err(too_large("data pages", plan.limits.answer_bytes))
+        } else {
+            Ok(page)
+        }
+    };
+    let group = plan.index.groups[found.group];
+    let rows = found.rows();
+    for column in &mut pages.columns {
+        let leaf = column.leaf as usize;
+        let Some(table) = found.tables.get(&leaf) else { continue };
+        column.codec = plan.index.chunk(found.group, leaf).codec()?.to_thrift();
+        if column.chunks.last().is_none_or(|chunk| chunk.first_row != group.first_row) {
             column.chunks.push(PagesChunk {
                 first_row: group.first_row,
                 rows: group.rows,
-                dictionary,
-                data_pages,
+                dictionary: table.dictionary.clone().map(&mut piece).transpose()?.unwrap_or_default(),
+                data_pages: Vec::new(),
                 aligned: table.aligned,
             });
         }
-        pages.columns.push(column);
+        let Some(chunk) = column.chunks.last_mut() else { continue };
+        let wanted = wanted_pages(table, &rows);
+        // The rows of one call go on where those of the last one ended, perhaps in the same data page. Unaligned
+        // chunks came whole the first time.
+        let known = if table.aligned { chunk.data_pages.last().map(|page| page.first_row) } else { None };
+        let skip_all = !table.aligned && !chunk.data_pages.is_empty();
+        for i in wanted.into_iter().filter(|i| !skip_all && known.is_none_or(|row| table.page_rows(*i).start > row)) {
+            let rows = table.page_rows(i);
+            let page = piece(table.page_range(i))?;
+            chunk.data_pages.push(DataPage { first_row: rows.start, rows: rows.end - rows.start, page });
+        }
     }
-    Ok(pages)
+    Ok(())
 }
 
 /// Decodes a pages answer into compact rows of `schema`, for the rows `row_number` (ascending, 0-based in the file).
@@ -339,7 +415,7 @@ pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limit
             groups.entry((chunk.first_row, chunk.rows)).or_default().insert(column.leaf as usize, leaf);
         }
     }
-    let mut out = CompactRows::new(&projection, limits);
+    let mut out = CompactRows::new(limits);
     for ((first_row, rows), leaves) in groups {
         let end = first_row.checked_add(rows).ok_or_else(|| Error::corrupt("a row group ends beyond 2^64"))?;
         let within: Vec<u64> =
@@ -347,7 +423,7 @@ pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limit
         let mut distinct = within.clone();
         distinct.dedup();
         let batches = projection.read(&metadata, rows, &leaves, &distinct)?;
-        out.write(&batches, within.into_iter())?;
+        out.write(&projection, &batches, within.into_iter())?;
     }
     Ok(out.bytes.into())
 }

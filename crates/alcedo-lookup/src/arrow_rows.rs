@@ -18,26 +18,28 @@ use crate::rows::{DECIMAL128_PRECISION, write_uvarint};
 use crate::schema::{Type, Unit};
 
 /// Writes rows of record batches that a [`Projection`] read.
-pub(crate) struct RowWriter<'a> {
-    projection: &'a Projection,
+#[derive(Default)]
+pub(crate) struct RowWriter {
     /// One row's fields, before their length is known.
     fields: Vec<u8>,
 }
 
-impl<'a> RowWriter<'a> {
-    pub(crate) fn new(projection: &'a Projection) -> Self {
-        Self { projection, fields: Vec::new() }
-    }
-
-    /// Appends row `row` of `batch` to `out`.
+impl RowWriter {
+    /// Appends row `row` of `batch`, which `projection` read, to `out`.
     ///
     /// # Errors
     /// A value of a type that rows cannot carry.
-    pub(crate) fn write(&mut self, batch: &RecordBatch, row: usize, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub(crate) fn write(
+        &mut self,
+        projection: &Projection,
+        batch: &RecordBatch,
+        row: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         self.fields.clear();
-        let columns = &self.projection.schema.columns;
+        let columns = &projection.schema.columns;
         let values: Vec<Option<ArrayRef>> =
-            self.projection.paths.iter().map(|path| reach(batch, path, row)).collect::<Result<_, _>>()?;
+            projection.paths.iter().map(|path| reach(batch, path, row)).collect::<Result<_, _>>()?;
         write_nulls(&mut self.fields, values.len(), |i| values[i].is_none());
         for (value, column) in values.iter().zip(columns) {
             if let Some(array) = value {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::answer::{FileAnswer, Form, KeyStatus};
+use crate::answer::{AnswerWriter, FileAnswer, Form, KeyStatus};
 use crate::chunk::PageTable;
 use crate::error::Error;
 use crate::fetched::{Fetched, Wanted};
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
     pub(crate) limits: Arc<Limits>,
     pub(crate) column: KeyColumn,
     pub(crate) probes: Probes,
-    pub(crate) projection: Projection,
+    pub(crate) projection: Arc<Projection>,
 }
 
 impl std::fmt::Debug for Search {
@@ -69,7 +69,7 @@ impl Search {
     pub fn new(index: Arc<FileIndex>, query: Arc<Query>, limits: Arc<Limits>) -> Result<Self, Error> {
         let column = index.key_column(query.key_column.as_deref())?;
         let probes = Probes::new(&query.keys, &column)?;
-        let projection = Projection::resolve(index.schema(), query.columns.as_deref())?;
+        let projection = Arc::new(Projection::resolve(index.schema(), query.columns.as_deref())?);
         let candidates: Vec<usize> =
             (0..index.groups.len()).filter(|group| index.group_may_hold(*group, &column, &probes)).collect();
         let notes =
@@ -140,10 +140,11 @@ impl Machine for Search {
             self.notes.append(&mut group.take_notes());
         }
         let statuses = self.statuses.take().unwrap_or_default();
-        let mut answer = crate::answer::write(&self.plan, &self.groups, &self.fetched)?;
-        answer.statuses = statuses;
-        answer.notes = std::mem::take(&mut self.notes);
-        Ok(Step::Done(answer))
+        let mut answer = AnswerWriter::new(&self.plan);
+        for group in &self.groups {
+            answer.add(&self.plan, &group.found(), &self.fetched)?;
+        }
+        answer.finish(statuses, std::mem::take(&mut self.notes)).map(Step::Done)
     }
 
     fn feed(&mut self, piece: &Piece, fed: Fed) {

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::footer::{Chunk, ColumnIndex, PageLocation, read_offset_index};
 use crate::key_column::{Bounds, KeyColumn, Probes};
 use crate::limits::Limits;
-use crate::page_header::{PageHeader, PageKind};
+use crate::page_header::{MAX_HEADER_BYTES, PageHeader, PageKind};
 
 /// Where the pages of one column chunk are.
 #[derive(Debug, Clone)]
@@ -56,58 +56,22 @@ impl PageTable {
     }
 
     /// Adds the bounds of a column index; one that does not fit is left out, because indexes are advisory.
-    pub(crate) fn with_bounds(mut self, index: &ColumnIndex, column: &KeyColumn) -> Self {
+    /// `type_ordered` is the footer's promise that bounds are in the type's own order.
+    pub(crate) fn with_bounds(mut self, index: &ColumnIndex, column: &KeyColumn, type_ordered: bool) -> Self {
         if index.null_pages.len() == self.pages.len() {
             let nulls = |page: usize| index.null_counts.as_ref().map(|counts| counts[page]);
-            let bounds = (0..self.pages.len())
-                .map(|i| column.page_bounds(index.null_pages[i], &index.min[i], &index.max[i], nulls(i)));
+            let bounds = (0..self.pages.len()).map(|i| {
+                let (min, max) = (&index.min[i], &index.max[i]);
+                column.page_bounds(index.null_pages[i], (min, max), nulls(i), type_ordered)
+            });
             self.bounds = Some(bounds.collect());
         }
         self
     }
 
-    /// Learns the table from the chunk's bytes.
-    ///
-    /// # Errors
-    /// The chunk's pages are damaged, or do not hold the row group's rows.
-    pub(crate) fn learn(bytes: &Bytes, at: &Place<'_>, limits: &Limits) -> Result<Self, Error> {
-        let mut table = Self { dictionary: None, pages: Box::default(), rows: at.rows, aligned: true, bounds: None };
-        let (mut pages, mut offset, mut first_row, mut values) = (Vec::new(), 0_usize, 0_u64, 0_i64);
-        while offset < bytes.len() && (values < at.chunk.values || first_row < at.rows) {
-            let header = PageHeader::read(&bytes[offset..], limits)?;
-            let end = offset + header.total_bytes();
-            if end > bytes.len() {
-                return Err(Error::corrupt("a page ends beyond its column chunk"));
-            }
-            let file_offset = at.start + offset as u64;
-            let rows = match header.kind {
-                PageKind::Dictionary if pages.is_empty() => {
-                    table.dictionary = Some(file_offset..file_offset + header.total_bytes() as u64);
-                    None
-                }
-                PageKind::Dictionary | PageKind::Other => None,
-                PageKind::DataV2 { rows, .. } => Some(rows.into()),
-                PageKind::DataV1 { .. } if at.max_rep_level == 0 => Some(header.values.into()),
-                PageKind::DataV1 { .. } => {
-                    let page = inflate(&bytes.slice(offset..end), at.codec, limits)?;
-                    let (rows, starts_row) = count_rows(&page, at.max_rep_level)?;
-                    table.aligned &= starts_row;
-                    Some(rows as u64)
-                }
-            };
-            if let Some(rows) = rows {
-                let length = u32::try_from(header.total_bytes()).map_err(|_| Error::corrupt("a page of 4 GiB"))?;
-                pages.push(PageLocation { offset: file_offset, length, first_row });
-                first_row += rows;
-                values += i64::from(header.values);
-            }
-            offset = end;
-        }
-        if first_row != at.rows {
-            return Err(Error::corrupt(format!("a column chunk holds {first_row} rows, its row group {}", at.rows)));
-        }
-        table.pages = pages.into();
-        Ok(table)
+    /// The same table with bounds that were learned from the values themselves, one per data page.
+    pub(crate) fn with_learned_bounds(&self, bounds: Vec<Bounds>) -> Self {
+        Self { bounds: Some(bounds.into()), ..self.clone() }
     }
 
     /// Data pages.
@@ -163,13 +127,135 @@ impl PageTable {
     }
 }
 
+/// Where a page header does not end in its window, the next window has twice as many bytes, and twice these at least.
+const MIN_WINDOW_BYTES: usize = 1 << 10;
+
 /// What learning must know of a chunk.
 pub(crate) struct Place<'a> {
     pub(crate) chunk: &'a Chunk,
-    /// Offset of the chunk in the file.
-    pub(crate) start: u64,
     /// Rows of the row group.
     pub(crate) rows: u64,
     pub(crate) codec: Codec,
     pub(crate) max_rep_level: i16,
+}
+
+/// A page table in the making: a walk over a chunk's page headers, window by window, so that a chunk of any size is
+/// learned in bounded memory.
+pub(crate) struct Learning {
+    /// The chunk's bytes in the file.
+    chunk: Range<u64>,
+    /// Where the next page starts in the file.
+    next: u64,
+    /// The next page alone is longer than a usual window.
+    least_window: u64,
+    rows: u64,
+    values: i64,
+    dictionary: Option<Range<u64>>,
+    pages: Vec<PageLocation>,
+    aligned: bool,
+}
+
+impl Learning {
+    pub(crate) fn new(chunk: Range<u64>) -> Self {
+        let next = chunk.start;
+        let pages = Vec::new();
+        Self { chunk, next, least_window: 0, rows: 0, values: 0, dictionary: None, pages, aligned: true }
+    }
+
+    /// The bytes to go on with: as many as a window has, and always a whole page.
+    pub(crate) fn window(&self, window_bytes: u64) -> Range<u64> {
+        let end = self.next.saturating_add(window_bytes.max(self.least_window));
+        self.next..end.min(self.chunk.end)
+    }
+
+    /// Whether the table is complete: all rows are found, or the chunk ends. Levels may go on after the last row
+    /// started, so a repeated column is complete when its values are.
+    fn is_complete(&self, at: &Place<'_>) -> bool {
+        let all_rows = self.rows >= at.rows && (at.max_rep_level == 0 || self.values >= at.chunk.values);
+        self.next >= self.chunk.end || all_rows
+    }
+
+    /// Goes on over the bytes of [`Learning::window`]; none when it needs the next window.
+    ///
+    /// # Errors
+    /// The chunk's pages are damaged, or do not hold the row group's rows.
+    pub(crate) fn go_on(&mut self, bytes: &Bytes, at: &Place<'_>, limits: &Limits) -> Result<Option<PageTable>, Error> {
+        let start = self.next;
+        while !self.is_complete(at) {
+            let from = usize::try_from(self.next - start).unwrap_or(usize::MAX);
+            let rest = bytes.get(from..).unwrap_or_default();
+            let is_last_window = start + bytes.len() as u64 >= self.chunk.end;
+            let header = match PageHeader::read(rest, limits) {
+                // It may only be the window that ends too early.
+                Err(_) if rest.len() < MAX_HEADER_BYTES && !is_last_window => {
+                    self.least_window = if from == 0 { rest.len().max(MIN_WINDOW_BYTES) as u64 * 2 } else { 0 };
+                    return Ok(None);
+                }
+                header => header?,
+            };
+            let end = self.next + header.total_bytes() as u64;
+            if end > self.chunk.end {
+                return Err(Error::corrupt("a page ends beyond its column chunk"));
+            }
+            let counted = match self.rows_of(&header, rest, at, limits)? {
+                Counted::Rows(rows) => Some(rows),
+                Counted::NoData => None,
+                Counted::NeedsBody => {
+                    self.least_window = header.total_bytes() as u64;
+                    return Ok(None);
+                }
+            };
+            // Some writers leave data pages without values behind.
+            if let Some(rows) = counted.filter(|_| header.values > 0) {
+                self.add(&header, rows, limits)?;
+            }
+            (self.next, self.least_window) = (end, 0);
+        }
+        if self.rows != at.rows {
+            return Err(Error::corrupt(format!("a column chunk holds {} rows, its row group {}", self.rows, at.rows)));
+        }
+        let (pages, dictionary) = (std::mem::take(&mut self.pages).into(), self.dictionary.take());
+        Ok(Some(PageTable { dictionary, pages, rows: at.rows, aligned: self.aligned, bounds: None }))
+    }
+
+    fn add(&mut self, header: &PageHeader, rows: u64, limits: &Limits) -> Result<(), Error> {
+        if self.pages.len() >= limits.chunk_pages {
+            let bound = limits.chunk_pages;
+            return Err(Error::Limit(format!("a column chunk of more than {bound} data pages")));
+        }
+        let length = u32::try_from(header.total_bytes()).map_err(|_| Error::corrupt("a page of 4 GiB"))?;
+        self.pages.push(PageLocation { offset: self.next, length, first_row: self.rows });
+        self.rows += rows;
+        self.values += i64::from(header.values);
+        Ok(())
+    }
+
+    /// How many rows start in the page whose header was read.
+    fn rows_of(&mut self, header: &PageHeader, rest: &[u8], at: &Place<'_>, limits: &Limits) -> Result<Counted, Error> {
+        Ok(match header.kind {
+            PageKind::Dictionary if self.pages.is_empty() => {
+                self.dictionary = Some(self.next..self.next + header.total_bytes() as u64);
+                Counted::NoData
+            }
+            PageKind::Dictionary | PageKind::Other => Counted::NoData,
+            PageKind::DataV2 { rows, .. } => Counted::Rows(rows.into()),
+            PageKind::DataV1 { .. } if at.max_rep_level == 0 => Counted::Rows(header.values.into()),
+            PageKind::DataV1 { .. } => {
+                let Some(page) = rest.get(..header.total_bytes()) else { return Ok(Counted::NeedsBody) };
+                let page = inflate(&Bytes::copy_from_slice(page), at.codec, limits)?;
+                let (rows, starts_row) = count_rows(&page, at.max_rep_level)?;
+                self.aligned &= starts_row;
+                Counted::Rows(rows as u64)
+            }
+        })
+    }
+}
+
+/// What a page adds to a table.
+enum Counted {
+    Rows(u64),
+    /// A dictionary page or one of another kind.
+    NoData,
+    /// The levels must be seen, and the window ends before them.
+    NeedsBody,
 }

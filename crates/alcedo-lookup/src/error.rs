@@ -62,6 +62,16 @@ impl Error {
         Self::Corrupt(what.into())
     }
 
+    /// The same, with the place in the file in front of what is wrong there.
+    pub(crate) fn within(self, place: &str) -> Self {
+        match self {
+            Self::Corrupt(what) => Self::Corrupt(format!("{place}: {what}")),
+            Self::Checksum(_) => Self::Checksum(place.to_owned()),
+            Self::Limit(what) => Self::Limit(format!("{place}: {what}")),
+            other => other,
+        }
+    }
+
     /// The file itself is at fault: asking again about the same content version gives the same error.
     pub fn is_about_the_file(&self) -> bool {
         match self {
@@ -76,6 +86,15 @@ impl Error {
             }
         }
     }
+}
+
+/// A name out of a file as it stands in an error: names can be megabytes long.
+pub(crate) fn shown(name: &str) -> std::borrow::Cow<'_, str> {
+    const MAX_BYTES: usize = 100;
+    if name.len() <= MAX_BYTES {
+        return name.into();
+    }
+    format!("{}...", &name[..name.floor_char_boundary(MAX_BYTES)]).into()
 }
 
 impl From<parquet::errors::ParquetError> for Error {

@@ -135,6 +135,11 @@ impl FileIndex {
         self.groups[group].rows > 0 && probes.may_be_in(&bounds)
     }
 
+    /// Whether the footer promises that a leaf's bounds are in the type's own order.
+    pub(crate) fn is_type_ordered(&self, leaf: usize) -> bool {
+        self.type_ordered[leaf]
+    }
+
     pub(crate) fn chunk(&self, group: usize, leaf: usize) -> &Chunk {
         &self.chunks[group * self.columns() + leaf]
     }

@@ -1,16 +1,21 @@
-//! A search within one row group.
+//! A search within one row group: which rows hold a key, and which data pages hold the answer's values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::chunk::{PageTable, Place};
+use parquet::column::page::Page;
+
+use crate::chunk::{Learning, PageTable, Place};
 use crate::data_page::inflate;
-use crate::error::Error;
+use crate::error::{Error, shown};
 use crate::fetched::{Fetched, Wanted};
 use crate::footer::read_column_index;
-use crate::key_column::{Match, matches_in_page};
+use crate::key_scan::{KeyPage, KeyScan, Match};
 use crate::search::{FoundRows, Plan};
+
+/// Inflated bytes of key data pages that are gone through with one reader.
+const SCANNED_AT_ONCE_BYTES: usize = 16 << 20;
 
 /// One row group that may hold a key.
 pub(crate) struct GroupSearch {
@@ -18,13 +23,43 @@ pub(crate) struct GroupSearch {
     tables: BTreeMap<usize, Arc<PageTable>>,
     /// Leaves whose offset index turned out to be damaged: their tables are learned from their chunks.
     distrusted: BTreeSet<usize>,
+    /// Tables in the making.
+    learning: BTreeMap<usize, Learning>,
+    /// Set while key data pages are gone through.
+    scan: Option<KeyScan>,
+    /// Set when all of them were.
     matches: Option<Vec<Match>>,
+    /// How many of the matches are in the answer.
+    written: usize,
+    /// The matches that are written next.
+    stretch: Option<Range<usize>>,
     notes: Vec<String>,
 }
 
 impl GroupSearch {
     pub(crate) fn new(group: usize) -> Self {
-        Self { group, tables: BTreeMap::new(), distrusted: BTreeSet::new(), matches: None, notes: Vec::new() }
+        Self {
+            group,
+            tables: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
+            learning: BTreeMap::new(),
+            scan: None,
+            matches: None,
+            written: 0,
+            stretch: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// The matches found so far, of a row group that may not be gone through yet.
+    pub(crate) fn matches(&self) -> &[Match] {
+        let found = self.matches.as_ref().or_else(|| self.scan.as_ref().map(|scan| &scan.matches));
+        found.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether all matches are known.
+    pub(crate) fn is_searched(&self) -> bool {
+        self.matches.is_some()
     }
 
     pub(crate) fn matches_mut(&mut self) -> &mut Vec<Match> {
@@ -35,12 +70,13 @@ impl GroupSearch {
         std::mem::take(&mut self.notes)
     }
 
-    pub(crate) fn found(&self) -> FoundRows<'_> {
-        FoundRows { group: self.group, matches: self.matches.as_deref().unwrap_or_default(), tables: &self.tables }
-    }
-
     /// Finds the rows that hold a key, or wants what is missing to find them.
-    pub(crate) fn find_matches(&mut self, plan: &Plan, fetched: &Fetched, wanted: &mut Wanted) -> Result<(), Error> {
+    pub(crate) fn find_matches(
+        &mut self,
+        plan: &Plan,
+        fetched: &mut Fetched,
+        wanted: &mut Wanted,
+    ) -> Result<(), Error> {
         if self.matches.is_some() {
             return Ok(());
         }
@@ -52,21 +88,102 @@ impl GroupSearch {
             }
             return Ok(());
         };
-        let candidates = table.candidates(&plan.probes);
-        let mut ranges: Vec<Range<u64>> = candidates.iter().map(|page| table.page_range(*page)).collect();
-        ranges.extend(table.dictionary.clone().filter(|_| !candidates.is_empty()));
-        let missing: Vec<Range<u64>> = ranges.into_iter().filter(|range| fetched.get(range).is_none()).collect();
-        if !missing.is_empty() {
-            for range in missing {
+        match self.scan_pages(plan, &table, fetched, wanted) {
+            // The offset index may be what is wrong: it is believed only as long as the data pages agree with it.
+            Err(Error::Corrupt(why)) if self.distrust(plan, leaf) => {
+                self.notes.push(format!("row group {}: the key's offset index is not used: {why}", self.group));
+                self.find_matches(plan, fetched, wanted)
+            }
+            result => result,
+        }
+    }
+
+    /// Learns a leaf's table anew if it came from an offset index; false if there is nothing to distrust.
+    fn distrust(&mut self, plan: &Plan, leaf: usize) -> bool {
+        let is_indexed = plan.index.chunk(self.group, leaf).offset_index(plan.index.file_size).is_some();
+        let is_news = is_indexed && self.distrusted.insert(leaf);
+        if is_news {
+            (self.scan, self.stretch) = (None, None);
+            self.tables.remove(&leaf);
+        }
+        is_news
+    }
+
+    fn scan_pages(
+        &mut self,
+        plan: &Plan,
+        table: &Arc<PageTable>,
+        fetched: &mut Fetched,
+        wanted: &mut Wanted,
+    ) -> Result<(), Error> {
+        let is_first_round = self.scan.is_none();
+        let mut scan = self.scan.take().unwrap_or_else(|| {
+            let candidates = table.candidates(&plan.probes);
+            let learns = !table.has_bounds() && table.aligned;
+            KeyScan::new(candidates, plan.query.keys.len(), plan.query.row_limit, learns)
+        });
+        self.go_through(plan, table, &mut scan, fetched)?;
+        if !scan.left().is_empty() && !scan.has_enough(&plan.probes) {
+            let dictionary = table.dictionary.iter().filter(|_| scan.dictionary.is_none()).cloned();
+            let pages = scan.left().iter().map(|page| table.page_range(*page));
+            for range in dictionary.chain(pages).filter(|range| !fetched.has(range)) {
+                if wanted.is_full() {
+                    break;
+                }
                 wanted.add("key pages", range);
             }
-            return self.speculate(plan, &table, &candidates, fetched, wanted);
+            if is_first_round && wanted.may_speculate() {
+                self.speculate(plan, table, &scan.candidates, fetched, wanted)?;
+            }
+            self.scan = Some(scan);
+            return Ok(());
         }
         let from = if table.has_bounds() { "page index" } else { "no bounds of data pages" };
-        let (group, pages) = (self.group, table.len());
-        self.notes.push(format!("row group {group}: {} of {pages} key data pages ({from})", candidates.len()));
-        self.matches = Some(scan(plan, self.group, &table, &candidates, fetched)?);
+        let (group, pages, candidates) = (self.group, table.len(), scan.candidates.len());
+        self.notes.push(format!("row group {group}: {candidates} of {pages} key data pages ({from})"));
+        if let Some(bounds) = scan.take_learned() {
+            plan.index.keep_table(group, plan.column.leaf, &Arc::new(table.with_learned_bounds(bounds)));
+        }
+        self.matches = Some(scan.matches);
         Ok(())
+    }
+
+    /// Goes through the key data pages that are there, in order, up to the first that is not.
+    fn go_through(
+        &self,
+        plan: &Plan,
+        table: &PageTable,
+        scan: &mut KeyScan,
+        fetched: &mut Fetched,
+    ) -> Result<(), Error> {
+        let codec = plan.index.chunk(self.group, plan.column.leaf).codec()?;
+        let about = |error| self.about(plan, None, error);
+        if let (None, Some(range)) = (&scan.dictionary, &table.dictionary) {
+            let Some(bytes) = fetched.get(range) else { return Ok(()) };
+            scan.dictionary = Some(inflate(&bytes, codec, &plan.limits).map_err(about)?);
+        }
+        loop {
+            let (mut pages, mut bytes) = (Vec::new(), 0);
+            for candidate in scan.left() {
+                let (range, rows) = (table.page_range(*candidate), table.page_rows(*candidate));
+                let Some(stored) = fetched.get(&range).filter(|_| bytes < SCANNED_AT_ONCE_BYTES) else { break };
+                let page = inflate(&stored, codec, &plan.limits);
+                let page = page.and_then(|page| agreeing(page, &rows));
+                let page = page.map_err(|error| self.about(plan, Some((*candidate, range.start)), error))?;
+                bytes += page.buffer().len();
+                pages.push(KeyPage { page, first_row: rows.start });
+                fetched.let_go(&range);
+            }
+            if pages.is_empty() {
+                return Ok(());
+            }
+            let first = scan.left().first().map(|page| (*page, table.page_range(*page).start));
+            let gone = scan.go_through((&plan.column, &plan.probes), pages, &plan.limits);
+            gone.map_err(|error| self.about(plan, first, error))?;
+            if scan.has_enough(&plan.probes) {
+                return Ok(());
+            }
+        }
     }
 
     /// Would take the answer's data pages along with the key's while they are few bytes: that saves a trip if the key
@@ -76,7 +193,7 @@ impl GroupSearch {
         plan: &Plan,
         key_table: &PageTable,
         candidates: &[usize],
-        fetched: &Fetched,
+        fetched: &mut Fetched,
         wanted: &mut Wanted,
     ) -> Result<(), Error> {
         let mut ranges = Vec::new();
@@ -85,9 +202,7 @@ impl GroupSearch {
             let offsets = plan.index.chunk(self.group, *leaf).offset_index(plan.index.file_size);
             let table = match known {
                 // Its offset index came along with the key's. A repeated lookup must want the same pages as this one.
-                None if offsets.is_some_and(|range| fetched.get(&range).is_some()) => {
-                    self.table(plan, *leaf, fetched, wanted)?
-                }
+                None if offsets.is_some_and(|range| fetched.has(&range)) => self.table(plan, *leaf, fetched, wanted)?,
                 known => known,
             };
             match table {
@@ -98,34 +213,92 @@ impl GroupSearch {
                 None => ranges.push(plan.index.chunk_range(self.group, *leaf)?),
             }
         }
-        ranges.retain(|range| fetched.get(range).is_none());
-        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        if bytes <= plan.limits.speculate_bytes {
-            for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-                wanted.add_along(range);
-            }
-        }
+        ranges.retain(|range| !range.is_empty() && !fetched.has(range));
+        wanted.speculate(ranges);
         Ok(())
     }
 
-    /// Sees to it that the data pages of all found rows are there, or wants them.
-    pub(crate) fn find_values(&mut self, plan: &Plan, fetched: &Fetched, wanted: &mut Wanted) -> Result<(), Error> {
+    /// The next matches whose values are all there, as a range of [`GroupSearch::found`]'s; none, and what is missing
+    /// is wanted, if they are not. Matches of one row stay together, and their data pages fit a window.
+    pub(crate) fn next_rows(
+        &mut self,
+        plan: &Plan,
+        fetched: &mut Fetched,
+        wanted: &mut Wanted,
+    ) -> Result<Option<Range<usize>>, Error> {
         let mut missing_table = false;
         for leaf in &plan.projection.leaves {
+            if wanted.is_full() {
+                return Ok(None);
+            }
             missing_table |= self.table(plan, *leaf, fetched, wanted)?.is_none();
         }
         if missing_table {
-            return Ok(());
+            return Ok(None);
         }
-        let rows = self.found().rows();
-        for leaf in &plan.projection.leaves {
-            let Some(table) = self.tables.get(leaf) else { continue };
-            let ranges = page_ranges(table, rows.iter().map(|row| *row..row + 1));
-            for range in ranges.into_iter().filter(|range| fetched.get(range).is_none()) {
-                wanted.add("value pages", range);
+        let stretch = match self.stretch.clone() {
+            Some(stretch) => stretch,
+            None => self.stretch.insert(self.cut_stretch(plan)?).clone(),
+        };
+        let missing: Vec<Range<u64>> =
+            self.ranges_of(plan, &stretch).into_iter().filter(|range| !fetched.has(range)).collect();
+        // All of them, so that they are there together.
+        for range in &missing {
+            wanted.add("value pages", range.clone());
+        }
+        Ok(missing.is_empty().then_some(stretch))
+    }
+
+    /// The first matches that are not written yet and whose data pages take about a window.
+    fn cut_stretch(&self, plan: &Plan) -> Result<Range<usize>, Error> {
+        let matches = self.matches.as_deref().unwrap_or_default();
+        let tables = plan.projection.leaves.iter().filter_map(|leaf| self.tables.get(leaf));
+        let mut columns: Vec<Cursor<'_>> = tables.map(|table| Cursor::new(table)).collect();
+        let first = matches.get(self.written).map(|(row, _)| *row);
+        let (mut bytes, mut end, mut window) = (0_u64, self.written, plan.limits.scan_bytes);
+        while let Some((row, _)) = matches.get(end) {
+            let is_new = end == self.written || matches[end - 1].0 != *row;
+            if is_new {
+                bytes += columns.iter_mut().map(|column| column.bytes_up_to(*row)).sum::<u64>();
+                if Some(*row) == first {
+                    // What one row takes cannot be cut, so the window has at least that.
+                    window = window.max(bytes);
+                } else if bytes > window {
+                    break;
+                }
             }
+            end += 1;
         }
-        Ok(())
+        if window > plan.limits.row_bytes {
+            return Err(Error::Limit(format!(
+                "one row's data pages of the asked columns take {window} bytes, at most {} are read: select fewer \
+                 columns",
+                plan.limits.row_bytes
+            )));
+        }
+        Ok(self.written..end)
+    }
+
+    fn ranges_of(&self, plan: &Plan, stretch: &Range<usize>) -> Vec<Range<u64>> {
+        let found = self.found(stretch.clone());
+        let rows = found.rows();
+        let tables = plan.projection.leaves.iter().filter_map(|leaf| self.tables.get(leaf));
+        tables.flat_map(|table| page_ranges(table, rows.iter().map(|row| *row..row + 1))).collect()
+    }
+
+    /// Some of the matches, with what is known of the answer's columns.
+    pub(crate) fn found(&self, stretch: Range<usize>) -> FoundRows<'_> {
+        let matches = self.matches.as_deref().unwrap_or_default().get(stretch).unwrap_or_default();
+        FoundRows { group: self.group, matches, tables: &self.tables }
+    }
+
+    /// These matches are in the answer; true when they were the last.
+    pub(crate) fn wrote(&mut self, plan: &Plan, stretch: Range<usize>, fetched: &mut Fetched) -> bool {
+        for range in self.ranges_of(plan, &stretch) {
+            fetched.let_go(&range);
+        }
+        (self.written, self.stretch) = (stretch.end, None);
+        self.matches.as_ref().is_none_or(|matches| self.written >= matches.len())
     }
 
     /// The page table of a leaf: known, or made from fetched bytes; else none, and what is missing is wanted.
@@ -133,7 +306,7 @@ impl GroupSearch {
         &mut self,
         plan: &Plan,
         leaf: usize,
-        fetched: &Fetched,
+        fetched: &mut Fetched,
         wanted: &mut Wanted,
     ) -> Result<Option<Arc<PageTable>>, Error> {
         if let Some(table) = self.tables.get(&leaf) {
@@ -142,7 +315,7 @@ impl GroupSearch {
         let is_key = leaf == plan.column.leaf;
         let bounds = plan.index.chunk(self.group, leaf).column_index(plan.index.file_size).filter(|_| is_key);
         let known = plan.index.table(self.group, leaf).filter(|table| bounds.is_none() || table.has_bounds());
-        let table = match known {
+        let table = match known.filter(|_| !self.distrusted.contains(&leaf)) {
             Some(table) => table,
             None => {
                 let Some(table) = self.indexed_table(plan, leaf, bounds, fetched, wanted)? else { return Ok(None) };
@@ -160,7 +333,7 @@ impl GroupSearch {
         plan: &Plan,
         leaf: usize,
         bounds: Option<Range<u64>>,
-        fetched: &Fetched,
+        fetched: &mut Fetched,
         wanted: &mut Wanted,
     ) -> Result<Option<PageTable>, Error> {
         let (chunk, size) = (plan.index.chunk(self.group, leaf), plan.index.file_size);
@@ -184,7 +357,7 @@ impl GroupSearch {
             return self.learned_table(plan, leaf, range, fetched, wanted);
         };
         Ok(Some(match column_index.flatten().map(|bytes| read_column_index(&bytes)) {
-            Some(Ok(index)) => table.with_bounds(&index, &plan.column),
+            Some(Ok(index)) => table.with_bounds(&index, &plan.column, plan.index.is_type_ordered(leaf)),
             Some(Err(error)) => {
                 self.notes.push(format!("row group {}: {error}: not used", self.group));
                 table
@@ -193,35 +366,44 @@ impl GroupSearch {
         }))
     }
 
+    /// Learns where a chunk's data pages are, as far as the chunk's bytes are there.
     fn learned_table(
         &mut self,
         plan: &Plan,
         leaf: usize,
         range: Range<u64>,
-        fetched: &Fetched,
+        fetched: &mut Fetched,
         wanted: &mut Wanted,
     ) -> Result<Option<PageTable>, Error> {
         let bytes = range.end - range.start;
         if bytes > plan.limits.learn_bytes {
             let limit = plan.limits.learn_bytes;
             return Err(Error::Limit(format!(
-                "a column chunk of {bytes} bytes without an offset index, at most {limit} are read at once"
+                "a column chunk of {bytes} bytes without an offset index, at most {limit} are read"
             )));
         }
-        let Some(bytes) = fetched.get(&range) else {
-            wanted.add("whole chunks", range);
-            return Ok(None);
-        };
         let chunk = plan.index.chunk(self.group, leaf);
         let place = Place {
             chunk,
-            start: range.start,
             rows: plan.index.groups[self.group].rows,
             codec: chunk.codec()?,
             max_rep_level: plan.index.schema().column(leaf).max_rep_level(),
         };
-        self.notes.push(format!("row group {}: learned the data pages of leaf {leaf}", self.group));
-        PageTable::learn(&bytes, &place, &plan.limits).map(Some)
+        let learning = self.learning.entry(leaf).or_insert_with(|| Learning::new(range));
+        loop {
+            let window = learning.window(plan.limits.scan_bytes);
+            let Some(bytes) = fetched.get(&window) else {
+                wanted.add("whole chunks", window);
+                return Ok(None);
+            };
+            let learned = learning.go_on(&bytes, &place, &plan.limits);
+            fetched.let_go(&window);
+            if let Some(table) = learned.map_err(|error| about(plan, (self.group, leaf), None, error))? {
+                self.learning.remove(&leaf);
+                self.notes.push(format!("row group {}: learned the data pages of leaf {leaf}", self.group));
+                return Ok(Some(table));
+            }
+        }
     }
 
     /// Wants a leaf's offset index if nothing is known of its data pages and the file has one.
@@ -230,54 +412,66 @@ impl GroupSearch {
             return;
         }
         let range = plan.index.chunk(self.group, leaf).offset_index(plan.index.file_size);
-        if let Some(range) = range.filter(|range| fetched.get(range).is_none()) {
+        if let Some(range) = range.filter(|range| !fetched.has(range)) {
             wanted.add("index", range);
         }
     }
+
+    fn about(&self, plan: &Plan, page: Option<(usize, u64)>, error: Error) -> Error {
+        about(plan, (self.group, plan.column.leaf), page, error)
+    }
+}
+
+/// Says which column chunk an error is about, and which data page: its ordinal and its offset in the file.
+fn about(plan: &Plan, (group, leaf): (usize, usize), page: Option<(usize, u64)>, error: Error) -> Error {
+    let page = page.map(|(page, offset)| format!("data page {page} (offset {offset}) of ")).unwrap_or_default();
+    let column = plan.index.schema().column(leaf).path().string();
+    error.within(&format!("{page}column `{}`, row group {group}", shown(&column)))
+}
+
+/// How far the data pages of one column have been counted.
+struct Cursor<'a> {
+    table: &'a PageTable,
+    /// Data pages before this one are counted.
+    next: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(table: &'a PageTable) -> Self {
+        Self { table, next: 0 }
+    }
+
+    /// Bytes of the data pages that this row needs and that no row before it needed. Rows ascend.
+    fn bytes_up_to(&mut self, row: u64) -> u64 {
+        let pages = self.table.pages_of(&(row..row + 1));
+        let length = |range: Range<u64>| range.end - range.start;
+        let dictionary = self.table.dictionary.clone().filter(|_| self.next == 0).map_or(0, length);
+        let new = pages.start.max(self.next)..pages.end;
+        self.next = self.next.max(pages.end);
+        dictionary + new.map(|page| length(self.table.page_range(page))).sum::<u64>()
+    }
+}
+
+/// A key's data page that holds as many values as it has rows by its index: each value of a key column is one row.
+fn agreeing(page: Page, rows: &Range<u64>) -> Result<Page, Error> {
+    if u64::from(page.num_values()) == rows.end - rows.start {
+        return Ok(page);
+    }
+    let (values, rows) = (page.num_values(), rows.end - rows.start);
+    Err(Error::corrupt(format!("a data page holds {values} rows, its index says {rows}")))
 }
 
 /// The ranges of the data pages that hold any of these rows, and of the dictionary page that they need.
 fn page_ranges(table: &PageTable, rows: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
-    let pages: BTreeSet<usize> = rows.flat_map(|rows| table.pages_of(&rows)).collect();
+    let mut pages: Vec<usize> = Vec::new();
+    for rows in rows {
+        // Rows ascend, so pages do: only the last one may come again.
+        let last = pages.last().copied();
+        pages.extend(table.pages_of(&rows).filter(|page| last.is_none_or(|last| *page > last)));
+    }
     let mut ranges: Vec<Range<u64>> = pages.iter().map(|page| table.page_range(*page)).collect();
     if !pages.is_empty() {
         ranges.extend(table.dictionary.clone());
     }
     ranges
-}
-
-fn scan(
-    plan: &Plan,
-    group: usize,
-    table: &PageTable,
-    candidates: &[usize],
-    fetched: &Fetched,
-) -> Result<Vec<Match>, Error> {
-    let codec = plan.index.chunk(group, plan.column.leaf).codec()?;
-    let mut matches = Vec::new();
-    if candidates.is_empty() {
-        return Ok(matches);
-    }
-    let page = |range: &Range<u64>| {
-        let bytes = fetched.get(range).ok_or_else(|| Error::corrupt("a fetched data page was lost"))?;
-        inflate(&bytes, codec, &plan.limits)
-    };
-    let dictionary = table.dictionary.as_ref().map(page).transpose()?;
-    for candidate in candidates {
-        let rows = table.page_rows(*candidate);
-        let page = page(&table.page_range(*candidate))?;
-        if u64::from(page.num_values()) != rows.end - rows.start {
-            return Err(Error::corrupt(format!(
-                "a data page holds {} rows, its index says {}",
-                page.num_values(),
-                rows.end - rows.start
-            )));
-        }
-        matches_in_page(&plan.column, &plan.probes, dictionary.clone(), (page, rows.start), &mut matches)?;
-        if matches.len() > plan.limits.answer_rows && plan.query.row_limit.is_none() {
-            let bound = plan.limits.answer_rows;
-            return Err(Error::AnswerTooLarge(format!("more than {bound} rows match: set a row limit")));
-        }
-    }
-    Ok(matches)
 }

@@ -1,17 +1,15 @@
-//! A key column: how its stored values become [`Point`]s, which of its statistics may be believed, and which rows of a
-//! data page hold a key.
+//! A key column: how its stored values become [`Point`]s, and which of its statistics may be believed.
+
+use std::cmp::Ordering;
 
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
-use parquet::column::page::Page;
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
-use parquet::data_type::{DataType, Int96};
+use parquet::data_type::Int96;
 use parquet::schema::types::ColumnDescPtr;
 
-use crate::data_page::{PageSequence, Part};
 use crate::error::Error;
-use crate::footer::{Bound, Stats};
+use crate::footer::{Bound, MAX_BOUND_BYTES, Stats};
 use crate::key::Key;
-use crate::probe::{Point, Probe, probe};
+use crate::probe::{Point, Probe, probe, probe_int96};
 use crate::schema::Type;
 
 /// The nanoseconds of a day, for INT96 timestamps.
@@ -27,7 +25,16 @@ pub(crate) struct KeyColumn {
     pub(crate) ty: Type,
     /// Integers are stored as their bits, which are read as unsigned.
     unsigned: bool,
-    descr: ColumnDescPtr,
+    pub(crate) descr: ColumnDescPtr,
+}
+
+/// A stored value of a key column, as it compares with keys.
+pub(crate) enum Stored<'a> {
+    Int(i128),
+    Float(f64),
+    Bytes(&'a [u8]),
+    /// A decimal in bytes; none where it is no value of its type.
+    Point(Option<Point>),
 }
 
 impl KeyColumn {
@@ -39,6 +46,11 @@ impl KeyColumn {
         }
         let unsigned = matches!(ty, Type::UInt8 | Type::UInt16 | Type::UInt32 | Type::UInt64);
         Ok(Self { leaf, name, ty, unsigned, descr })
+    }
+
+    /// Whether values are byte arrays of any kind.
+    pub(crate) fn is_byte_array(&self) -> bool {
+        matches!(self.descr.physical_type(), Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY)
     }
 
     /// Whether statistics in this column's type can order values at all.
@@ -69,11 +81,11 @@ impl KeyColumn {
         })
     }
 
-    fn int32(&self, value: i32) -> i128 {
+    pub(crate) fn int32(&self, value: i32) -> i128 {
         if self.unsigned { (value as u32).into() } else { value.into() }
     }
 
-    fn int64(&self, value: i64) -> i128 {
+    pub(crate) fn int64(&self, value: i64) -> i128 {
         if self.unsigned { (value as u64).into() } else { value.into() }
     }
 
@@ -82,6 +94,15 @@ impl KeyColumn {
             Type::Decimal { precision, .. } => Point::decimal_bytes(bytes, precision),
             Type::Float16 => Point::float(half::f16::from_le_bytes(bytes.try_into().ok()?).into()),
             _ => Some(Point::Bytes(bytes.into())),
+        }
+    }
+
+    /// A value of a byte array column as it compares.
+    pub(crate) fn stored_bytes<'a>(&self, bytes: &'a [u8]) -> Stored<'a> {
+        if self.sorts_as_bytes() || self.ty == Type::Interval {
+            Stored::Bytes(bytes)
+        } else {
+            Stored::Point(self.byte_array(bytes))
         }
     }
 
@@ -95,13 +116,7 @@ impl KeyColumn {
         if !bound.cut {
             return self.point(&bound.bytes);
         }
-        if !self.sorts_as_bytes() {
-            return None;
-        }
-        let mut raised = bound.bytes.to_vec();
-        while raised.pop_if(|byte| *byte == u8::MAX).is_some() {}
-        *raised.last_mut()? += 1;
-        Some(Point::Bytes(raised.into()))
+        if self.sorts_as_bytes() { raised(&bound.bytes) } else { None }
     }
 
     fn sorts_as_bytes(&self) -> bool {
@@ -113,7 +128,7 @@ impl KeyColumn {
     /// `ColumnOrder`).
     pub(crate) fn chunk_bounds(&self, stats: Option<&Stats>, values: i64, type_ordered: bool) -> Bounds {
         let Some(stats) = stats else { return Bounds::default() };
-        let ordered = self.has_order() && (self.signed_order() || (type_ordered && !stats.deprecated));
+        let ordered = self.is_ordered(type_ordered && !stats.deprecated);
         let range = if ordered {
             stats.min.as_ref().and_then(|min| self.lower(min)).zip(stats.max.as_ref().and_then(|max| self.upper(max)))
         } else {
@@ -123,9 +138,22 @@ impl KeyColumn {
         Bounds { range: range.filter(|(min, max)| min <= max), only_nulls, no_nulls: stats.nulls == Some(0) }
     }
 
+    /// Whether bounds mean what the type's own order says: signed numbers always do; for all others it takes the
+    /// footer's promise, and without it bounds are undefined (`FileMetaData.column_orders`).
+    fn is_ordered(&self, promised: bool) -> bool {
+        self.has_order() && (promised || self.signed_order())
+    }
+
     /// What a column index says of one data page.
-    pub(crate) fn page_bounds(&self, null_page: bool, min: &Bound, max: &Bound, nulls: Option<u64>) -> Bounds {
-        let range = if self.has_order() && !null_page { self.lower(min).zip(self.upper(max)) } else { None };
+    pub(crate) fn page_bounds(
+        &self,
+        null_page: bool,
+        (min, max): (&Bound, &Bound),
+        nulls: Option<u64>,
+        type_ordered: bool,
+    ) -> Bounds {
+        let ordered = self.is_ordered(type_ordered) && !null_page;
+        let range = if ordered { self.lower(min).zip(self.upper(max)) } else { None };
         Bounds { range: range.filter(|(min, max)| min <= max), only_nulls: null_page, no_nulls: nulls == Some(0) }
     }
 }
@@ -154,14 +182,18 @@ impl Probes {
     pub(crate) fn new(keys: &[Key], column: &KeyColumn) -> Result<Self, Error> {
         let mut probes = Self::default();
         for (i, key) in keys.iter().enumerate() {
-            match probe(key, &column.ty, &column.name)? {
+            let probed = match column.descr.physical_type() {
+                Physical::INT96 if *key != Key::Null => probe_int96(key, &column.name)?,
+                _ => probe(key, &column.ty, &column.name)?,
+            };
+            match probed {
                 Probe::Point(point) => probes.points.push((point, i as u32)),
                 Probe::Null => probes.nulls.push(i as u32),
                 Probe::Never => {}
             }
         }
         // Points of one column are of one variant and never NaN, so the order is total.
-        probes.points.sort_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(std::cmp::Ordering::Equal));
+        probes.points.sort_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(Ordering::Equal));
         Ok(probes)
     }
 
@@ -179,127 +211,136 @@ impl Probes {
         null || point
     }
 
-    fn matching(&self, order: impl Fn(&Point) -> std::cmp::Ordering) -> impl Iterator<Item = u32> {
+    /// The keys that ask for null.
+    pub(crate) fn null_keys(&self) -> &[u32] {
+        &self.nulls
+    }
+
+    /// The keys that ask for a value, by value.
+    pub(crate) fn points(&self) -> &[(Point, u32)] {
+        &self.points
+    }
+
+    /// Indexes of all keys that some row could have.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = u32> {
+        self.points.iter().map(|(_, key)| *key).chain(self.nulls.iter().copied())
+    }
+
+    /// The same without the values of which `keep` is false.
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&Point) -> bool) -> Self {
+        let points = self.points.iter().filter(|(point, _)| keep(point)).cloned().collect();
+        Self { points, nulls: self.nulls.clone() }
+    }
+
+    /// The keys that equal a stored value.
+    pub(crate) fn equal_to(&self, value: &Stored<'_>) -> &[(Point, u32)] {
+        match value {
+            Stored::Int(value) => self.equal(|point| match point {
+                Point::Int(point) => point.cmp(value),
+                _ => Ordering::Less,
+            }),
+            // NaN equals nothing; -0.0 compares equal to 0.0.
+            Stored::Float(value) if value.is_nan() => &[],
+            Stored::Float(value) => self.equal(|point| match point {
+                Point::Float(point) => point.partial_cmp(value).unwrap_or(Ordering::Less),
+                _ => Ordering::Less,
+            }),
+            Stored::Bytes(value) => self.equal(|point| match point {
+                Point::Bytes(point) => (**point).cmp(value),
+                _ => Ordering::Less,
+            }),
+            Stored::Point(None) => &[],
+            Stored::Point(Some(value)) => self.equal(|point| point.partial_cmp(value).unwrap_or(Ordering::Less)),
+        }
+    }
+
+    #[inline]
+    fn equal(&self, order: impl Fn(&Point) -> Ordering) -> &[(Point, u32)] {
+        // One key is by far the most frequent question.
+        if let [(point, _)] = &self.points[..] {
+            return if order(point).is_eq() { &self.points } else { &[] };
+        }
         let first = self.points.partition_point(|(point, _)| order(point).is_lt());
-        self.points[first..].iter().take_while(move |(point, _)| order(point).is_eq()).map(|(_, key)| *key)
-    }
-
-    fn int(&self, value: i128) -> impl Iterator<Item = u32> {
-        self.matching(move |point| match point {
-            Point::Int(point) => point.cmp(&value),
-            _ => std::cmp::Ordering::Less,
-        })
-    }
-
-    fn any(&self, value: Option<Point>) -> impl Iterator<Item = u32> {
-        let found = value
-            .map(|value| self.matching(move |point| point.partial_cmp(&value).unwrap_or(std::cmp::Ordering::Less)));
-        found.into_iter().flatten()
-    }
-
-    fn bytes(&self, value: &[u8]) -> impl Iterator<Item = u32> {
-        self.matching(move |point| match point {
-            Point::Bytes(point) => (**point).cmp(value),
-            _ => std::cmp::Ordering::Less,
-        })
+        let length = self.points[first..].partition_point(|(point, _)| order(point).is_eq());
+        &self.points[first..first + length]
     }
 }
 
-/// A row that holds a key: the row's number and the key's index in the query.
-pub(crate) type Match = (u64, u32);
+/// The least and the greatest of the values seen so far, and how many were null: bounds that are learned.
+#[derive(Default)]
+pub(crate) struct Extent {
+    range: Option<(Point, Point)>,
+    values: u64,
+    nulls: u64,
+}
 
-/// Finds the rows of one data page that hold a key. `first_row` is the number of the page's first row.
-///
-/// # Errors
-/// The page cannot be decoded.
-pub(crate) fn matches_in_page(
-    column: &KeyColumn,
-    probes: &Probes,
-    dictionary: Option<Page>,
-    (page, first_row): (Page, u64),
-    matches: &mut Vec<Match>,
-) -> Result<(), Error> {
-    let rows = page.num_values() as usize;
-    let sequence = PageSequence::new(dictionary, [Part::Data { page, rows }], true);
-    let reader = get_column_reader(column.descr.clone(), Box::new(sequence));
-    let mut sink = Sink { probes, max_def: column.descr.max_def_level(), first_row, matches };
-    match reader {
-        ColumnReader::BoolColumnReader(r) => {
-            sink.scan(r, rows, |probes, v: &bool, out| out.extend(probes.int((*v).into())))
+impl Extent {
+    pub(crate) fn see_null(&mut self) {
+        self.nulls += 1;
+    }
+
+    pub(crate) fn see(&mut self, value: &Stored<'_>) {
+        self.values += 1;
+        let Some((min, max)) = &mut self.range else {
+            self.range = point_of(value).map(|point| (point.clone(), point));
+            return;
+        };
+        let side = match (compare(min, value), compare(max, value)) {
+            (Some(Ordering::Greater), _) => min,
+            (_, Some(Ordering::Less)) => max,
+            _ => return,
+        };
+        if let Some(point) = point_of(value) {
+            *side = point;
         }
-        ColumnReader::Int32ColumnReader(r) => {
-            sink.scan(r, rows, |probes, v: &i32, out| out.extend(probes.int(column.int32(*v))))
-        }
-        ColumnReader::Int64ColumnReader(r) => {
-            sink.scan(r, rows, |probes, v: &i64, out| out.extend(probes.int(column.int64(*v))))
-        }
-        ColumnReader::Int96ColumnReader(r) => {
-            sink.scan(r, rows, |probes, v: &Int96, out| out.extend(probes.int(int96_nanoseconds(v))))
-        }
-        ColumnReader::FloatColumnReader(r) => {
-            sink.scan(r, rows, |probes, v: &f32, out| out.extend(probes.any(Point::float((*v).into()))))
-        }
-        ColumnReader::DoubleColumnReader(r) => {
-            sink.scan(r, rows, |probes, v: &f64, out| out.extend(probes.any(Point::float(*v))))
-        }
-        ColumnReader::ByteArrayColumnReader(r) => {
-            sink.scan(r, rows, |probes, v, out| column.match_bytes(probes, v.data(), out))
-        }
-        ColumnReader::FixedLenByteArrayColumnReader(r) => {
-            sink.scan(r, rows, |probes, v, out| column.match_bytes(probes, v.data(), out))
-        }
+    }
+
+    /// The bounds of a data page whose every value was seen. Long values are cut, the upper one upward.
+    pub(crate) fn into_bounds(self) -> Bounds {
+        let lower = |point: Point| match point {
+            Point::Bytes(bytes) if bytes.len() > MAX_BOUND_BYTES => Point::Bytes(bytes[..MAX_BOUND_BYTES].into()),
+            short => short,
+        };
+        let upper = |point: Point| match point {
+            Point::Bytes(bytes) if bytes.len() > MAX_BOUND_BYTES => raised(&bytes[..MAX_BOUND_BYTES]),
+            short => Some(short),
+        };
+        let range = self.range.and_then(|(min, max)| Some((lower(min), upper(max)?)));
+        Bounds { range, only_nulls: self.values == 0 && self.nulls > 0, no_nulls: self.nulls == 0 }
     }
 }
 
-impl KeyColumn {
-    fn match_bytes(&self, probes: &Probes, value: &[u8], out: &mut Vec<u32>) {
-        if self.sorts_as_bytes() || self.ty == Type::Interval {
-            out.extend(probes.bytes(value));
-        } else {
-            out.extend(probes.any(self.byte_array(value)));
-        }
+fn point_of(value: &Stored<'_>) -> Option<Point> {
+    match value {
+        Stored::Int(value) => Some(Point::Int(*value)),
+        Stored::Float(value) => Point::float(*value),
+        Stored::Bytes(value) => Some(Point::Bytes((*value).into())),
+        Stored::Point(point) => point.clone(),
     }
 }
 
-fn int96_nanoseconds(value: &Int96) -> i128 {
+fn compare(point: &Point, value: &Stored<'_>) -> Option<Ordering> {
+    match (point, value) {
+        (Point::Int(point), Stored::Int(value)) => Some(point.cmp(value)),
+        (Point::Float(point), Stored::Float(value)) => point.partial_cmp(value),
+        (Point::Bytes(point), Stored::Bytes(value)) => Some((**point).cmp(value)),
+        (point, Stored::Point(Some(value))) => point.partial_cmp(value),
+        _ => None,
+    }
+}
+
+/// The least bytes that no value with this prefix reaches; none where there are none.
+fn raised(prefix: &[u8]) -> Option<Point> {
+    let mut raised = prefix.to_vec();
+    while raised.pop_if(|byte| *byte == u8::MAX).is_some() {}
+    *raised.last_mut()? += 1;
+    Some(Point::Bytes(raised.into()))
+}
+
+/// An INT96 timestamp in nanoseconds since 1970.
+pub(crate) fn int96_nanoseconds(value: &Int96) -> i128 {
     let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]].map(i128::from);
     (day - UNIX_EPOCH_JULIAN_DAY) * DAY_NANOSECONDS + (high << 32 | low)
-}
-
-struct Sink<'a> {
-    probes: &'a Probes,
-    max_def: i16,
-    first_row: u64,
-    matches: &'a mut Vec<Match>,
-}
-
-impl Sink<'_> {
-    fn scan<T: DataType>(
-        &mut self,
-        mut reader: ColumnReaderImpl<T>,
-        rows: usize,
-        find: impl Fn(&Probes, &T::T, &mut Vec<u32>),
-    ) -> Result<(), Error> {
-        let (mut levels, mut values) = (Vec::new(), Vec::new());
-        let optional = self.max_def > 0;
-        let (read, _, _) = reader.read_records(rows, optional.then_some(&mut levels), None, &mut values)?;
-        if read != rows {
-            return Err(Error::corrupt("a data page has fewer values than its header says"));
-        }
-        let mut keys = Vec::new();
-        let mut values = values.iter();
-        for row in 0..rows {
-            if optional && levels.get(row).is_none_or(|level| *level < self.max_def) {
-                keys.extend_from_slice(&self.probes.nulls);
-            } else if let Some(value) = values.next() {
-                find(self.probes, value, &mut keys);
-            }
-            for key in keys.drain(..) {
-                self.matches.push((self.first_row + row as u64, key));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The logical type of a leaf that can be read as single values

@@ -39,6 +39,8 @@ mod group;
 #[cfg(feature = "parquet")]
 mod key_column;
 #[cfg(feature = "parquet")]
+mod key_scan;
+#[cfg(feature = "parquet")]
 pub mod limits;
 #[cfg(feature = "parquet")]
 pub mod machine;

@@ -15,6 +15,12 @@ pub struct Limits {
     pub page_compressed_bytes: usize,
     /// Decompressed bytes of one data page, held while it is decoded.
     pub page_bytes: usize,
+    /// Data pages of one column chunk.
+    pub chunk_pages: usize,
+    /// Bytes of data pages that one lookup holds at once: those of one round of reading; the others follow.
+    pub scan_bytes: u64,
+    /// Bytes of the data pages that one row of the answer takes, over all its columns: they are held at once.
+    pub row_bytes: u64,
     /// Bytes of a column chunk without an offset index, which is read as a whole once to learn where its data pages
     /// are.
     pub learn_bytes: u64,
@@ -40,6 +46,9 @@ impl Default for Limits {
             row_groups: 50_000,
             page_compressed_bytes: 16 << 20,
             page_bytes: 64 << 20,
+            chunk_pages: 250_000,
+            scan_bytes: 16 << 20,
+            row_bytes: 256 << 20,
             learn_bytes: 1 << 30,
             answer_rows: 1_000_000,
             answer_bytes: 64 << 20,

@@ -100,9 +100,7 @@ pub(crate) fn probe(key: &Key, ty: &Type, column: &str) -> Result<Probe, Error> 
         Type::Decimal { precision, scale } => to_decimal(key, *precision, *scale),
         Type::Date32 => to_count(key, i32::MIN.into(), i32::MAX.into(), parse_date),
         Type::Time(unit) => to_count(key, 0, i64::MAX.into(), |text| parse_time(text, *unit)),
-        Type::Timestamp { unit, utc } => {
-            to_count(key, i64::MIN.into(), i64::MAX.into(), |text| parse_timestamp(text, *unit, *utc))
-        }
+        Type::Timestamp { unit, utc } => to_timestamp(key, (*unit, *utc), (i64::MIN.into(), i64::MAX.into())),
         Type::Null => Some(Probe::Never),
         Type::List(_) | Type::Struct(_) | Type::Map(..) => {
             return Err(Error::Unsupported(format!("column `{column}` is a {ty}: a key column holds single values")));
@@ -114,6 +112,19 @@ pub(crate) fn probe(key: &Key, ty: &Type, column: &str) -> Result<Probe, Error> 
         column: column.to_owned(),
         wanted: wanted(ty).to_owned(),
     })
+}
+
+/// Converts a key for an INT96 column, whose timestamps are nanoseconds but reach further than 64 bits of them do.
+///
+/// # Errors
+/// [`Error::BadKey`] when the key cannot be read as a timestamp.
+pub(crate) fn probe_int96(key: &Key, column: &str) -> Result<Probe, Error> {
+    let ty = Type::Timestamp { unit: Unit::Nanosecond, utc: false };
+    match key {
+        Key::Text(_) => to_timestamp(key, (Unit::Nanosecond, false), (i128::MIN, i128::MAX))
+            .map_or_else(|| probe(key, &ty, column), Ok),
+        _ => probe(key, &ty, column),
+    }
 }
 
 fn wanted(ty: &Type) -> &'static str {
@@ -315,31 +326,36 @@ fn parse_date(text: &str) -> Option<Probe> {
 
 fn parse_time(text: &str, unit: Unit) -> Option<Probe> {
     let time = NaiveTime::parse_from_str(text, "%H:%M:%S%.f").ok()?;
-    Some(in_unit(time.num_seconds_from_midnight().into(), time.nanosecond(), unit))
+    Some(in_unit(time.num_seconds_from_midnight().into(), time.nanosecond(), unit, (0, i64::MAX.into())))
 }
 
-fn parse_timestamp(text: &str, unit: Unit, utc: bool) -> Option<Probe> {
+/// A timestamp that must be within `range`, in the column's unit.
+fn to_timestamp(key: &Key, (unit, utc): (Unit, bool), range: (i128, i128)) -> Option<Probe> {
+    to_count(key, range.0, range.1, |text| parse_timestamp(text, (unit, utc), range))
+}
+
+fn parse_timestamp(text: &str, (unit, utc): (Unit, bool), range: (i128, i128)) -> Option<Probe> {
     let text = text.replacen(' ', "T", 1);
     if let Ok(instant) = DateTime::parse_from_rfc3339(&text) {
         // A local timestamp is no instant: an offset would silently be dropped.
-        return utc.then(|| in_unit(instant.timestamp(), instant.timestamp_subsec_nanos(), unit));
+        return utc.then(|| in_unit(instant.timestamp(), instant.timestamp_subsec_nanos(), unit, range));
     }
     let local = NaiveDateTime::parse_from_str(&text, "%Y-%m-%dT%H:%M:%S%.f")
         .ok()
         .or_else(|| NaiveDate::parse_from_str(&text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0))?;
     let local = local.and_utc();
-    Some(in_unit(local.timestamp(), local.timestamp_subsec_nanos(), unit))
+    Some(in_unit(local.timestamp(), local.timestamp_subsec_nanos(), unit, range))
 }
 
-/// Seconds and nanoseconds as a count of `unit`; finer than the unit is a value that no row has.
-fn in_unit(seconds: i64, nanoseconds: u32, unit: Unit) -> Probe {
+/// Seconds and nanoseconds as a count of `unit` within `range`; finer than the unit is a value that no row has.
+fn in_unit(seconds: i64, nanoseconds: u32, unit: Unit, (min, max): (i128, i128)) -> Probe {
     let per_second = i128::from(unit.per_second());
     let nanoseconds_per_unit = 1_000_000_000 / per_second;
     let fraction = i128::from(nanoseconds);
     if fraction % nanoseconds_per_unit != 0 {
         return Probe::Never;
     }
-    within(i128::from(seconds) * per_second + fraction / nanoseconds_per_unit, i64::MIN.into(), i64::MAX.into())
+    within(i128::from(seconds) * per_second + fraction / nanoseconds_per_unit, min, max)
 }
 
 #[cfg(test)]
@@ -366,6 +382,16 @@ mod tests {
         assert_eq!(text("hex:00ff", "binary"), Ok(Probe::Point(Point::Bytes([0, 255].into()))));
         let uuid = text("00010203-0405-0607-0809-0A0B0C0D0E0F", "uuid").unwrap();
         assert_eq!(uuid, Probe::Point(Point::Bytes((0..16).collect())));
+    }
+
+    #[test]
+    fn int96_reaches_years_that_64_bits_of_nanoseconds_do_not() {
+        let convert = |text: &str| probe_int96(&Key::from(text), "c").map_err(|error| error.to_string());
+        assert_eq!(convert("1970-01-01T00:00:00.000000001"), Ok(int(1)));
+        assert_eq!(convert("9999-12-31T23:59:59.999999"), Ok(int(253_402_300_799_999_999_000)));
+        assert_eq!(convert("1600-01-01T00:00:00"), Ok(int(-11_676_096_000_000_000_000)));
+        assert!(convert("soon").is_err());
+        assert_eq!(text("9999-12-31T23:59:59", "timestamp[ns]"), Ok(Probe::Never));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::fetched::{Fetched, Wanted};
 use crate::file_index::FileIndex;
 use crate::group::GroupSearch;
 use crate::key::Key;
-use crate::key_column::{KeyColumn, Match, Probes};
+use crate::key_column::{KeyColumn, Probes};
+use crate::key_scan::{Match, too_many_rows};
 use crate::limits::Limits;
 use crate::machine::{Fed, Machine, Piece, Step};
 use crate::projection::Projection;
@@ -40,9 +41,19 @@ pub struct Search {
     groups: Vec<GroupSearch>,
     fetched: Fetched,
     /// Set once all matches are known.
-    statuses: Option<Vec<KeyStatus>>,
+    writing: Option<Writing>,
+    /// Key data pages were wanted before: suspicions beside them are for the first time only.
+    speculated: bool,
     stage: &'static str,
     notes: Vec<String>,
+}
+
+/// An answer on its way.
+struct Writing {
+    answer: AnswerWriter,
+    statuses: Vec<KeyStatus>,
+    /// The row group whose rows are written next.
+    next: usize,
 }
 
 /// What a search looks for and in what.
@@ -76,13 +87,71 @@ impl Search {
             vec![format!("{} of {} row groups by bounds of `{}`", candidates.len(), index.groups.len(), column.name)];
         let groups = candidates.into_iter().map(GroupSearch::new).collect();
         let plan = Plan { index, query, limits, column, probes, projection };
-        Ok(Self { plan, groups, fetched: Fetched::default(), statuses: None, stage: "plan", notes })
+        let fetched = Fetched::default();
+        Ok(Self { plan, groups, fetched, writing: None, speculated: false, stage: "plan", notes })
     }
 
     fn need(&mut self, wanted: Wanted) -> Step<FileAnswer> {
-        self.fetched.start_round();
+        self.fetched.start_round(self.plan.limits.scan_bytes);
         self.stage = wanted.stage();
+        self.speculated |= self.stage == "key pages";
         Step::Need(wanted.into_need())
+    }
+
+    /// Finds the matches of all row groups, in step, as far as a window reaches.
+    fn find_matches(&mut self, wanted: &mut Wanted) -> Result<(), Error> {
+        let mut total = 0;
+        for group in &mut self.groups {
+            if wanted.is_full() {
+                break;
+            }
+            group.find_matches(&self.plan, &mut self.fetched, wanted)?;
+            total += group.matches().len();
+        }
+        match self.plan.query.row_limit {
+            None if total > self.plan.limits.answer_rows => Err(too_many_rows(&self.plan.limits)),
+            None => Ok(()),
+            Some(limit) => self.drop_the_superfluous(limit.into()),
+        }
+    }
+
+    /// Drops row groups behind those that hold more rows of every key than anybody asked for.
+    fn drop_the_superfluous(&mut self, limit: u64) -> Result<(), Error> {
+        let mut counts = vec![0_u64; self.plan.query.keys.len()];
+        let mut kept = 0;
+        for group in self.groups.iter().take_while(|group| group.is_searched()) {
+            kept += 1;
+            for (_, key) in group.matches() {
+                counts[*key as usize] += 1;
+            }
+            if self.plan.probes.keys().all(|key| counts[key as usize] > limit) {
+                self.groups.truncate(kept);
+                break;
+            }
+        }
+        // Matches beyond the limit wait for the row groups before them; what waits is bounded too.
+        let total: usize = self.groups.iter().map(|group| group.matches().len()).sum();
+        if total > 2 * self.plan.limits.answer_rows { Err(too_many_rows(&self.plan.limits)) } else { Ok(()) }
+    }
+
+    /// Writes found rows in file order while their values are there, and wants those that are not.
+    fn write(&mut self, writing: &mut Writing, wanted: &mut Wanted) -> Result<(), Error> {
+        while let Some(group) = self.groups.get_mut(writing.next) {
+            let Some(rows) = group.next_rows(&self.plan, &mut self.fetched, wanted)? else { break };
+            writing.answer.add(&self.plan, &group.found(rows.clone()), &self.fetched)?;
+            if group.wrote(&self.plan, rows, &mut self.fetched) {
+                self.notes.append(&mut group.take_notes());
+                writing.next += 1;
+            }
+        }
+        // The values of row groups further on come with the same trip.
+        for group in self.groups.iter_mut().skip(writing.next + 1) {
+            if wanted.is_empty() || wanted.is_full() {
+                break;
+            }
+            group.next_rows(&self.plan, &mut self.fetched, wanted)?;
+        }
+        Ok(())
     }
 
     /// Cuts the rows of each key to the query's limit; row groups come in file order.
@@ -119,32 +188,32 @@ impl Machine for Search {
     type Output = FileAnswer;
 
     fn step(&mut self) -> Result<Step<FileAnswer>, Error> {
-        let mut wanted = Wanted::default();
-        for group in &mut self.groups {
-            group.find_matches(&self.plan, &self.fetched, &mut wanted)?;
-        }
+        let limits = &self.plan.limits;
+        let along = if self.speculated { 0 } else { limits.speculate_bytes };
+        let mut wanted = Wanted::new(limits.scan_bytes, along);
+        let mut writing = match self.writing.take() {
+            Some(writing) => writing,
+            None => {
+                self.find_matches(&mut wanted)?;
+                if !wanted.is_empty() {
+                    return Ok(self.need(wanted));
+                }
+                let statuses = self.cut_to_limit()?;
+                for group in &mut self.groups {
+                    if group.matches().is_empty() {
+                        self.notes.append(&mut group.take_notes());
+                    }
+                }
+                self.groups.retain(|group| !group.matches().is_empty());
+                Writing { answer: AnswerWriter::new(&self.plan), statuses, next: 0 }
+            }
+        };
+        self.write(&mut writing, &mut wanted)?;
         if !wanted.is_empty() {
+            self.writing = Some(writing);
             return Ok(self.need(wanted));
         }
-        if self.statuses.is_none() {
-            self.statuses = Some(self.cut_to_limit()?);
-        }
-        self.groups.retain_mut(|group| !group.matches_mut().is_empty());
-        for group in &mut self.groups {
-            group.find_values(&self.plan, &self.fetched, &mut wanted)?;
-        }
-        if !wanted.is_empty() {
-            return Ok(self.need(wanted));
-        }
-        for group in &mut self.groups {
-            self.notes.append(&mut group.take_notes());
-        }
-        let statuses = self.statuses.take().unwrap_or_default();
-        let mut answer = AnswerWriter::new(&self.plan);
-        for group in &self.groups {
-            answer.add(&self.plan, &group.found(), &self.fetched)?;
-        }
-        answer.finish(statuses, std::mem::take(&mut self.notes)).map(Step::Done)
+        writing.answer.finish(writing.statuses, std::mem::take(&mut self.notes)).map(Step::Done)
     }
 
     fn feed(&mut self, piece: &Piece, fed: Fed) {

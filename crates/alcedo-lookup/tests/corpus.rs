@@ -109,7 +109,12 @@ fn class(error: &Error) -> &'static str {
     }
 }
 
-fn lookup(index: &Result<Arc<FileIndex>, Error>, file: &Bytes, query: &Json, form: Form) -> Result<FileAnswer, Error> {
+fn lookup(
+    index: &Result<Arc<FileIndex>, Error>,
+    file: &Bytes,
+    (query, form): (&Json, Form),
+    limits: &Arc<Limits>,
+) -> Result<FileAnswer, Error> {
     let index = index.clone()?;
     let key = &query["key"];
     let value = match (&key["value"], query["op"].as_str().unwrap()) {
@@ -131,8 +136,7 @@ fn lookup(index: &Result<Arc<FileIndex>, Error>, file: &Bytes, query: &Json, for
         form,
         row_limit: None,
     };
-    let search = Search::new(index, Arc::new(query), Arc::new(Limits::default()))?;
-    drive_bytes(search, file)
+    drive_bytes(Search::new(index, Arc::new(query), Arc::clone(limits))?, file)
 }
 
 fn check_rows(answer: &FileAnswer, expect: &Json) -> Result<(), String> {
@@ -195,17 +199,24 @@ fn check(result: &Result<FileAnswer, Error>, expect: &Json) -> Result<(), String
 
 #[test]
 fn every_lookup_of_the_corpus_has_the_right_rows_or_the_right_error() {
-    check_all(Ok);
+    check_all(&Limits::default(), Ok);
+}
+
+#[test]
+fn a_search_through_windows_that_hold_one_data_page_answers_alike() {
+    check_all(&Limits { scan_bytes: 1, speculate_bytes: 0, ..Limits::default() }, Ok);
 }
 
 #[test]
 fn an_index_that_was_stored_and_read_back_before_each_lookup_answers_alike() {
     // What one lookup learned goes through the codec with the index and is what the next one works with.
-    check_all(|index| FileIndex::decode(&index.encode(), &Limits::default()).map(Arc::new));
+    let limits = Limits::default();
+    check_all(&limits, |index| FileIndex::decode(&index.encode(), &limits).map(Arc::new));
 }
 
 /// All lookups, each with what the function makes of the index that the lookups before it left.
-fn check_all(prepare: impl Fn(Arc<FileIndex>) -> Result<Arc<FileIndex>, Error>) {
+fn check_all(limits: &Limits, prepare: impl Fn(Arc<FileIndex>) -> Result<Arc<FileIndex>, Error>) {
+    let limits = Arc::new(limits.clone());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let queries = std::fs::read_to_string(root.join("queries.jsonl")).unwrap();
     let mut files: HashMap<String, (Bytes, Result<Arc<FileIndex>, Error>)> = HashMap::new();
@@ -220,7 +231,7 @@ fn check_all(prepare: impl Fn(Arc<FileIndex>) -> Result<Arc<FileIndex>, Error>) 
         });
         for form in [Form::CompactRows, Form::Pages] {
             *index = index.clone().map(|index| prepare(index).expect("an index that can be prepared"));
-            let result = lookup(index, bytes, &query, form);
+            let result = lookup(index, bytes, (&query, form), &limits);
             checked += 1;
             if let Err(problem) = check(&result, &query["expect"]) {
                 failures.push(format!("{} {form:?}: {problem}", query["qid"]));

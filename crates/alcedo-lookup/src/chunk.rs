@@ -114,6 +114,11 @@ impl PageTable {
         self.bounds.is_some()
     }
 
+    /// Whether something is known of the values of any data page, beside nulls.
+    pub(crate) fn has_ranges(&self) -> bool {
+        self.bounds.iter().flat_map(|bounds| bounds.iter()).any(|bounds| bounds.range.is_some())
+    }
+
     /// Bytes of memory, for the index's budget.
     pub(crate) fn weight(&self) -> u64 {
         let bounds = self.bounds.iter().flat_map(|bounds| bounds.iter()).map(|bounds| {

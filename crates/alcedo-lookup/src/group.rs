@@ -8,6 +8,7 @@ use parquet::column::page::Page;
 
 use crate::chunk::{Learning, PageTable, Place};
 use crate::data_page::inflate;
+use crate::delta::readable;
 use crate::error::{Error, shown};
 use crate::fetched::{Fetched, Wanted};
 use crate::footer::read_column_index;
@@ -119,7 +120,7 @@ impl GroupSearch {
         let is_first_round = self.scan.is_none();
         let mut scan = self.scan.take().unwrap_or_else(|| {
             let candidates = table.candidates(&plan.probes);
-            let learns = !table.has_bounds() && table.aligned;
+            let learns = !table.has_ranges() && candidates.len() == table.len();
             KeyScan::new(candidates, plan.query.keys.len(), plan.query.row_limit, learns)
         });
         self.go_through(plan, table, &mut scan, fetched)?;
@@ -138,7 +139,7 @@ impl GroupSearch {
             self.scan = Some(scan);
             return Ok(());
         }
-        let from = if table.has_bounds() { "page index" } else { "no bounds of data pages" };
+        let from = if table.has_ranges() { "page index" } else { "no bounds of data pages" };
         let (group, pages, candidates) = (self.group, table.len(), scan.candidates.len());
         self.notes.push(format!("row group {group}: {candidates} of {pages} key data pages ({from})"));
         if let Some(bounds) = scan.take_learned() {
@@ -168,7 +169,7 @@ impl GroupSearch {
                 let (range, rows) = (table.page_range(*candidate), table.page_rows(*candidate));
                 let Some(stored) = fetched.get(&range).filter(|_| bytes < SCANNED_AT_ONCE_BYTES) else { break };
                 let page = inflate(&stored, codec, &plan.limits);
-                let page = page.and_then(|page| agreeing(page, &rows));
+                let page = page.and_then(|page| agreeing(readable(page, &plan.column.descr), &rows));
                 let page = page.map_err(|error| self.about(plan, Some((*candidate, range.start)), error))?;
                 bytes += page.buffer().len();
                 pages.push(KeyPage { page, first_row: rows.start });

@@ -55,8 +55,10 @@ impl KeyColumn {
 
     /// Whether statistics in this column's type can order values at all.
     fn has_order(&self) -> bool {
-        let interval = matches!(self.ty, Type::Interval | Type::Null);
-        !interval && self.descr.physical_type() != Physical::INT96
+        let unordered = matches!(self.ty, Type::Interval | Type::Null);
+        // Of decimals in byte arrays of any length some writers compare the bytes, which is not their order.
+        let loose = matches!(self.ty, Type::Decimal { .. }) && self.descr.physical_type() == Physical::BYTE_ARRAY;
+        !unordered && !loose && self.descr.physical_type() != Physical::INT96
     }
 
     /// Signed comparison of the physical value is the type's order, which is what the deprecated statistics used.
@@ -77,6 +79,12 @@ impl KeyColumn {
             Physical::FLOAT => Point::float(f32::from_le_bytes(bytes.try_into().ok()?).into())?,
             Physical::DOUBLE => Point::float(f64::from_le_bytes(bytes.try_into().ok()?))?,
             Physical::INT96 => return None,
+            // A number of another length was cut like a text, and says nothing.
+            Physical::FIXED_LEN_BYTE_ARRAY
+                if !self.sorts_as_bytes() && usize::try_from(self.descr.type_length()) != Ok(bytes.len()) =>
+            {
+                return None;
+            }
             Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY => self.byte_array(bytes)?,
         })
     }

@@ -27,6 +27,8 @@ mod codec;
 #[cfg(feature = "parquet")]
 mod data_page;
 #[cfg(feature = "parquet")]
+mod delta;
+#[cfg(feature = "parquet")]
 pub mod error;
 #[cfg(feature = "parquet")]
 mod fetched;

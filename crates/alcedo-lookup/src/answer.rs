@@ -15,13 +15,12 @@ use crate::codec::Codec;
 use crate::data_page::inflate;
 use crate::error::Error;
 use crate::fetched::Fetched;
-use crate::footer::schema_only;
 use crate::limits::Limits;
 use crate::projection::Projection;
 use crate::row_reader::LeafPages;
 use crate::schema::RowSchema;
+use crate::schema_tree::SchemaTree;
 use crate::search::{FoundRows, Plan};
-use crate::thrift::Reader;
 
 /// What an answer's rows are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -396,11 +395,9 @@ fn add_pages(
 /// # Errors
 /// The pages are not what they should be.
 pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limits: &Limits) -> Result<Bytes, Error> {
-    crate::footer::check_schema(&mut Reader::new(&pages.parquet_schema, "schema"), limits)?;
-    let metadata = schema_only(&pages.parquet_schema)?;
+    let file = SchemaTree::decode(&pages.parquet_schema, limits)?;
     let names: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
-    let descr = metadata.file_metadata().schema_descr();
-    let projection = Projection::resolve(descr, Some(&names))?;
+    let projection = Projection::resolve(&file, Some(&names))?;
     let mut groups: BTreeMap<(u64, u64), BTreeMap<usize, LeafPages>> = BTreeMap::new();
     for column in &pages.columns {
         let codec = Codec::from_thrift(column.codec)?;
@@ -422,7 +419,7 @@ pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limit
             row_number.iter().filter(|row| (first_row..end).contains(*row)).map(|row| row - first_row).collect();
         let mut distinct = within.clone();
         distinct.dedup();
-        let batches = projection.read(&metadata, rows, &leaves, &distinct)?;
+        let batches = projection.read(file.metadata(), rows, &leaves, &distinct)?;
         out.write(&projection, &batches, within.into_iter())?;
     }
     Ok(out.bytes.into())

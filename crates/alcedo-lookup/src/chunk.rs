@@ -36,8 +36,13 @@ impl PageTable {
     ///
     /// # Errors
     /// The index contradicts the chunk: the caller learns the table from the chunk instead.
-    pub(crate) fn from_offset_index(bytes: &[u8], chunk: &Range<u64>, rows: u64) -> Result<Self, Error> {
-        let pages = read_offset_index(bytes)?;
+    pub(crate) fn from_offset_index(
+        bytes: &[u8],
+        chunk: &Range<u64>,
+        rows: u64,
+        limits: &Limits,
+    ) -> Result<Self, Error> {
+        let pages = read_offset_index(bytes, limits)?;
         let mut end = chunk.start;
         for (i, page) in pages.iter().enumerate() {
             let ordered = if i == 0 { page.first_row == 0 } else { page.first_row > pages[i - 1].first_row };

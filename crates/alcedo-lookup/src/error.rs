@@ -5,28 +5,28 @@
 #[non_exhaustive]
 pub enum Error {
     /// The bytes are no Parquet file at all.
-    #[error("not a Parquet file: {0}")]
+    #[error("not a Parquet file: {}", Short::text(.0))]
     NotParquet(String),
     /// A Parquet file whose bytes contradict the format or themselves.
-    #[error("corrupt Parquet file: {0}")]
+    #[error("corrupt Parquet file: {}", Short::text(.0))]
     Corrupt(String),
     /// A data page whose CRC is not that of its bytes.
-    #[error("checksum mismatch in {0}: the stored bytes are damaged")]
+    #[error("checksum mismatch in {}: the stored bytes are damaged", Short::text(.0))]
     Checksum(String),
     /// Valid Parquet that this version cannot read.
-    #[error("unsupported: {0}")]
+    #[error("unsupported: {}", Short::text(.0))]
     Unsupported(String),
     /// An encrypted footer or column.
-    #[error("encrypted: {0}")]
+    #[error("encrypted: {}", Short::text(.0))]
     Encrypted(String),
     /// A bound of [`Limits`](crate::limits::Limits) was passed.
-    #[error("over a bound: {0}")]
+    #[error("over a bound: {}", Short::text(.0))]
     Limit(String),
     /// The answer passes a bound of [`Limits`](crate::limits::Limits).
     #[error("answer too large: {0}")]
     AnswerTooLarge(String),
     /// A key or projected column that the file has not.
-    #[error("no column `{name}`{}", hint_text(.hint))]
+    #[error("no column `{}`{}", Short::name(.name), hint_text(.hint))]
     NoSuchColumn {
         /// What was asked for.
         name: String,
@@ -40,7 +40,12 @@ pub enum Error {
         columns: String,
     },
     /// A key that cannot be read as the column's type.
-    #[error("key {key} does not read as {ty} (column `{column}`): {wanted}")]
+    #[error(
+        "key {} does not read as {} (column `{}`): {wanted}",
+        Short::name(.key),
+        Short::name(.ty),
+        Short::name(.column)
+    )]
     BadKey {
         /// The key as it was given.
         key: String,
@@ -54,7 +59,36 @@ pub enum Error {
 }
 
 fn hint_text(hint: &Option<String>) -> String {
-    hint.as_ref().map(|name| format!(": did you mean `{name}`?")).unwrap_or_default()
+    hint.as_ref().map(|name| format!(": did you mean `{}`?", Short::name(name))).unwrap_or_default()
+}
+
+/// A text that may come from a file, cut so that a message stays a line: names in files may be megabytes long.
+pub(crate) struct Short<'a> {
+    text: &'a str,
+    bytes: usize,
+}
+
+impl<'a> Short<'a> {
+    /// Bytes of a column's name, a type or a key in a message.
+    pub(crate) const NAME_BYTES: usize = 100;
+    /// Bytes of a whole message.
+    const TEXT_BYTES: usize = 500;
+
+    pub(crate) fn name(text: &'a str) -> Self {
+        Self { text, bytes: Self::NAME_BYTES }
+    }
+
+    fn text(text: &'a str) -> Self {
+        Self { text, bytes: Self::TEXT_BYTES }
+    }
+}
+
+impl std::fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let end = self.text.floor_char_boundary(self.bytes);
+        f.write_str(&self.text[..end])?;
+        f.write_str(if end < self.text.len() { "…" } else { "" })
+    }
 }
 
 impl Error {

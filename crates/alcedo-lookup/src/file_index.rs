@@ -12,18 +12,25 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use parquet::file::metadata::ParquetMetaData;
-use parquet::schema::types::SchemaDescriptor;
 
 use crate::chunk::PageTable;
-use crate::error::Error;
-use crate::footer::{Chunk, Footer, RowGroup};
+use crate::error::{Error, Short};
+use crate::footer::{Chunk, Footer, RowGroup, settle};
 use crate::key_column::{KeyColumn, Probes};
-use crate::projection::{Projection, key_column};
+use crate::limits::Limits;
+use crate::projection::{Projection, key_column, key_leaf};
+use crate::schema_tree::SchemaTree;
 use crate::search::Query;
+
+/// Columns that a message lists at most.
+const MAX_LISTED_COLUMNS: usize = 20;
 
 /// What a lookup needs of one content version of one file.
 pub struct FileIndex {
     pub(crate) file_size: u64,
+    /// Where the footer starts: all data and indexes are before it.
+    pub(crate) data_end: u64,
+    schema: SchemaTree,
     pub(crate) metadata: Arc<ParquetMetaData>,
     pub(crate) schema_thrift: Bytes,
     pub(crate) groups: Box<[RowGroup]>,
@@ -47,19 +54,22 @@ impl std::fmt::Debug for FileIndex {
 }
 
 impl FileIndex {
-    pub(crate) fn new(footer: Footer, file_size: u64) -> Self {
+    /// `data_end` is where the footer starts.
+    pub(crate) fn new(mut footer: Footer, file_size: u64, data_end: u64, limits: &Limits) -> Self {
+        settle(&mut footer.chunks, data_end, limits);
         let stats = |chunk: &Chunk| {
             let bound = |bound: &Option<crate::footer::Bound>| bound.as_ref().map_or(0, |bound| bound.bytes.len());
             chunk.stats.as_ref().map_or(0, |stats| size_of_val(&**stats) + bound(&stats.min) + bound(&stats.max))
         };
-        // The parquet crate's schema takes some 400 bytes a leaf, twice (tree and descriptor).
-        let schema = footer.schema_thrift.len() + footer.type_ordered.len() * 800;
+        let schema = footer.schema.weight() + footer.type_ordered.len();
         let chunks: usize = footer.chunks.iter().map(|chunk| size_of::<Chunk>() + stats(chunk)).sum();
         let groups = footer.groups.len() * size_of::<RowGroup>();
         Self {
             file_size,
-            metadata: footer.metadata,
-            schema_thrift: footer.schema_thrift,
+            data_end,
+            metadata: footer.schema.metadata().clone(),
+            schema_thrift: footer.schema.thrift().clone(),
+            schema: footer.schema,
             groups: footer.groups.into(),
             chunks: footer.chunks.into(),
             sorted_by: footer.sorted_by,
@@ -112,8 +122,8 @@ impl FileIndex {
         Ok((0..self.groups.len()).any(|group| self.group_may_hold(group, &column, &probes)))
     }
 
-    pub(crate) fn schema(&self) -> &SchemaDescriptor {
-        self.metadata.file_metadata().schema_descr()
+    pub(crate) fn schema(&self) -> &SchemaTree {
+        &self.schema
     }
 
     /// The key column by name, or the first that the file declares it is sorted by.
@@ -122,10 +132,14 @@ impl FileIndex {
             return key_column(self.schema(), name);
         }
         let Some(leaf) = self.sorted_by else {
-            let names: Vec<&str> = self.schema().root_schema().get_fields().iter().map(|field| field.name()).collect();
-            return Err(Error::NoKeyColumn { columns: names.join(", ") });
+            let names = self.schema.root_names();
+            let more = names.len().saturating_sub(MAX_LISTED_COLUMNS);
+            let mut columns: Vec<String> =
+                names.take(MAX_LISTED_COLUMNS).map(|name| Short::name(name).to_string()).collect();
+            columns.extend((more > 0).then(|| format!("… and {more} more")));
+            return Err(Error::NoKeyColumn { columns: columns.join(", ") });
         };
-        key_column(self.schema(), &self.schema().column(leaf as usize).path().parts().join("."))
+        key_leaf(&self.schema, leaf as usize)
     }
 
     pub(crate) fn group_may_hold(&self, group: usize, column: &KeyColumn, probes: &Probes) -> bool {
@@ -145,7 +159,7 @@ impl FileIndex {
     }
 
     pub(crate) fn chunk_range(&self, group: usize, leaf: usize) -> Result<Range<u64>, Error> {
-        self.chunk(group, leaf).range(self.file_size)
+        self.chunk(group, leaf).range(self.data_end)
     }
 
     /// The page table of a chunk, if some lookup learned it.

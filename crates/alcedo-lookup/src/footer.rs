@@ -1,19 +1,17 @@
 //! A footer, read once and within bounds, straight into the small form that a [`FileIndex`](crate::file_index) keeps.
 //!
-//! The schema tree is left to the parquet crate, after its depth and counts were checked here: its decoder recurses per
-//! level and reserves by the counts that a file claims. Row groups are read here, because the crate's own form of them
-//! is many times larger, and because it gives up a whole file over one column that it cannot read (an encrypted one,
-//! say). Source: <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>.
+//! Row groups are read here and not by the parquet crate, because its own form of them is many times larger, and because
+//! it gives up a whole file over one column that it cannot read (an encrypted one, say). What column chunks claim of
+//! places in the file is compared with the file and with each other once, by [`settle`]. Source:
+//! <https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use bytes::Bytes;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-
+use crate::bloom::BloomPlace;
 use crate::codec::Codec;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::schema_tree::SchemaTree;
 use crate::thrift::{I32, I64, LIST, Reader, STRUCT, TRUE};
 
 /// Length of the little-endian footer length and the magic that end a file.
@@ -29,10 +27,7 @@ pub(crate) const MAX_BOUND_BYTES: usize = 64;
 
 /// A footer's content.
 pub(crate) struct Footer {
-    /// Schema only: its row groups are those below.
-    pub(crate) metadata: Arc<ParquetMetaData>,
-    /// The thrift bytes of the schema's `list<SchemaElement>`.
-    pub(crate) schema_thrift: Bytes,
+    pub(crate) schema: SchemaTree,
     /// Row groups in file order.
     pub(crate) groups: Vec<RowGroup>,
     /// Row groups x leaf columns.
@@ -63,10 +58,14 @@ pub(crate) struct Chunk {
     pub(crate) values: i64,
     pub(crate) offset_index: (i64, i32),
     pub(crate) column_index: (i64, i32),
+    /// Older writers leave the length out.
+    pub(crate) bloom_filter: (i64, i32),
     pub(crate) stats: Option<Box<Stats>>,
     pub(crate) encrypted: bool,
     /// The chunk is in another file, which Parquet allows and nobody reads.
     pub(crate) elsewhere: bool,
+    /// Another chunk begins inside this one, so it cannot be what the footer says. Found by [`settle`].
+    pub(crate) overlaps: bool,
 }
 
 /// A chunk's statistics as the file has them; `probe` decides what may be believed.
@@ -94,16 +93,19 @@ impl Bound {
 }
 
 impl Chunk {
-    /// The chunk's bytes, dictionary page first.
+    /// The chunk's bytes, dictionary page first. `data_end` is where the footer starts.
     ///
     /// # Errors
     /// The footer's offsets are not inside the file, or the chunk cannot be read at all.
-    pub(crate) fn range(&self, file_size: u64) -> Result<Range<u64>, Error> {
+    pub(crate) fn range(&self, data_end: u64) -> Result<Range<u64>, Error> {
         if self.encrypted {
             return Err(Error::Encrypted("the column is encrypted and no key is configured".to_owned()));
         }
         if self.elsewhere {
             return Err(Error::Unsupported("a column chunk in another file".to_owned()));
+        }
+        if self.overlaps {
+            return Err(Error::corrupt("a column chunk overlaps another"));
         }
         let start = match self.dictionary_offset {
             // Writers say "no dictionary" by leaving the field out or by 0; some set it beyond the first data page.
@@ -112,9 +114,9 @@ impl Chunk {
         };
         let end = start.checked_add(self.compressed_bytes).filter(|_| start >= 4 && self.compressed_bytes >= 0);
         match end {
-            Some(end) if end as u64 <= file_size => Ok(start as u64..end as u64),
+            Some(end) if end as u64 <= data_end => Ok(start as u64..end as u64),
             _ => Err(Error::corrupt(format!(
-                "a column chunk of {} bytes at offset {start} is not inside the file's {file_size} bytes",
+                "a column chunk of {} bytes at offset {start} is not inside the {data_end} bytes before the footer",
                 self.compressed_bytes
             ))),
         }
@@ -130,6 +132,16 @@ impl Chunk {
         index_range(self.column_index, file_size)
     }
 
+    /// Where the bloom filter is.
+    pub(crate) fn bloom_filter(&self, data_end: u64) -> Option<BloomPlace> {
+        let (offset, length) = self.bloom_filter;
+        if length == 0 {
+            let start = u64::try_from(offset).ok().filter(|start| (4..data_end).contains(start))?;
+            return Some(BloomPlace { range: start..data_end, exact: false });
+        }
+        index_range(self.bloom_filter, data_end).map(|range| BloomPlace { range, exact: true })
+    }
+
     pub(crate) fn codec(&self) -> Result<Codec, Error> {
         Codec::from_thrift(self.codec)
     }
@@ -140,99 +152,89 @@ fn index_range((offset, length): (i64, i32), file_size: u64) -> Option<Range<u64
     (offset >= 4 && length > 0 && end as u64 <= file_size).then_some(offset as u64..end as u64)
 }
 
+/// Compares what column chunks claim with the file, whose footer starts at `data_end`: indexes and bloom filters that
+/// are not before it or pass a bound are forgotten, because they are advisory, and chunks that another one begins inside
+/// of are marked.
+pub(crate) fn settle(chunks: &mut [Chunk], data_end: u64, limits: &Limits) {
+    for chunk in chunks.iter_mut() {
+        for index in [&mut chunk.offset_index, &mut chunk.column_index] {
+            let usable = index_range(*index, data_end).is_some_and(|range| {
+                usize::try_from(range.end - range.start).is_ok_and(|bytes| bytes <= limits.index_bytes)
+            });
+            if !usable {
+                *index = (0, 0);
+            }
+        }
+        if chunk.bloom_filter(data_end).is_none() {
+            chunk.bloom_filter = (0, 0);
+        }
+    }
+    mark_overlaps(chunks, data_end);
+}
+
+/// Marks chunks that another one begins strictly inside of. Chunks that hold nothing may be anywhere.
+fn mark_overlaps(chunks: &mut [Chunk], data_end: u64) {
+    let range = |chunk: &Chunk| chunk.range(data_end).ok().filter(|range| !range.is_empty());
+    let mut end = 0;
+    // Writers lay chunks out in the order of the footer.
+    let in_order = chunks.iter().filter_map(range).all(|range| {
+        let follows = range.start >= end;
+        end = range.end;
+        follows
+    });
+    if in_order {
+        return;
+    }
+    let ranges =
+        chunks.iter().enumerate().filter_map(|(i, chunk)| range(chunk).map(|range| (range.start, range.end, i)));
+    let mut ranges: Vec<(u64, u64, usize)> = ranges.collect();
+    ranges.sort_unstable();
+    // The nearest start behind those of the ranges seen so far, from the last range to the first.
+    let (mut behind, mut last_start) = (u64::MAX, u64::MAX);
+    for (start, end, chunk) in ranges.into_iter().rev() {
+        if start < last_start {
+            (behind, last_start) = (last_start, start);
+        }
+        chunks[chunk].overlaps = end > behind;
+    }
+}
+
 /// Reads a footer's thrift bytes.
 ///
 /// # Errors
 /// They are not a footer, or pass a bound.
-pub(crate) fn read(bytes: &Bytes, limits: &Limits) -> Result<Footer, Error> {
-    let mut reader = Reader::new(bytes, "footer");
-    let mut schema_range = None;
+pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Footer, Error> {
+    let mut reader = Reader::new(bytes, "footer", limits);
+    let mut schema: Option<SchemaTree> = None;
     let mut rows = FooterRows::default();
     let mut type_ordered = Vec::new();
     reader.fields(|reader, id, ty| {
         match (id, ty) {
-            (2, LIST) => {
-                let start = reader.position();
-                rows.leaves = check_schema(reader, limits)?;
-                schema_range = Some(start..reader.position());
+            (2, LIST) => schema = Some(SchemaTree::read(reader, limits)?),
+            (4, LIST) => {
+                // The one order that all writers keep. What a chunk may claim depends on the schema.
+                let schema = schema.as_ref().ok_or_else(|| reader.error("row groups stand before the schema"))?;
+                rows = FooterRows::default();
+                rows.read(reader, schema.num_columns(), limits)?;
             }
-            (4, LIST) => rows.read_groups(reader, limits)?,
             (7, LIST) => type_ordered = column_orders(reader)?,
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    let schema_range = schema_range.ok_or_else(|| reader.error("it has no schema"))?;
-    // A copy, so that the index does not keep the whole footer alive.
-    let schema_thrift = Bytes::copy_from_slice(&bytes[schema_range]);
-    let metadata = schema_only(&schema_thrift)?;
-    let leaves = metadata.file_metadata().schema_descr().num_columns();
-    if leaves != rows.leaves {
-        return Err(Error::corrupt("the schema's column counts contradict each other"));
+    let schema = schema.ok_or_else(|| reader.error("it has no schema"))?;
+    let leaves = schema.num_columns();
+    if rows.chunks.len() != rows.groups.len() * leaves {
+        return Err(reader.error("it has two schemas"));
     }
     type_ordered.resize(leaves, false);
     Ok(Footer {
-        metadata,
-        schema_thrift,
         groups: rows.groups,
         chunks: rows.chunks,
         sorted_by: rows.sorted_by.filter(|leaf| (*leaf as usize) < leaves),
         type_ordered,
+        schema,
     })
-}
-
-/// Metadata with this schema and no row groups, through the parquet crate.
-pub(crate) fn schema_only(schema_thrift: &[u8]) -> Result<Arc<ParquetMetaData>, Error> {
-    // FileMetaData: version 1 (field 1, i32), schema (2), num_rows 0 (3, i64), no row groups (4), end.
-    let mut footer = vec![0x15, 0x02, 0x19];
-    footer.extend_from_slice(schema_thrift);
-    footer.extend_from_slice(&[0x16, 0x00, 0x19, 0x0c, 0x00]);
-    Ok(Arc::new(ParquetMetaDataReader::decode_metadata(&footer)?))
-}
-
-/// Checks a list of schema elements for depth and counts before anything recurses over it; returns the number of
-/// leaves.
-pub(crate) fn check_schema(reader: &mut Reader<'_>, limits: &Limits) -> Result<usize, Error> {
-    let count = reader.list_of(STRUCT)?;
-    if count > limits.schema_elements {
-        return Err(Error::Limit(format!("{count} schema elements, at most {} are read", limits.schema_elements)));
-    }
-    // Children still to come, per open group.
-    let mut open: Vec<usize> = Vec::new();
-    let mut leaves = 0;
-    for element in 0..count {
-        let mut children = None;
-        reader.fields(|reader, id, ty| {
-            if (id, ty) == (5, I32) {
-                children = Some(reader.u32()? as usize);
-                return Ok(true);
-            }
-            Ok(false)
-        })?;
-        if element > 0 && open.is_empty() {
-            return Err(reader.error("the schema has elements beyond its root's children"));
-        }
-        if let Some(parent) = open.last_mut() {
-            *parent -= 1;
-        }
-        match children {
-            Some(children) if children > count - element - 1 => {
-                return Err(reader.error("a schema element claims more children than there are elements"));
-            }
-            Some(children) if children > 0 || element == 0 => open.push(children),
-            _ => leaves += 1,
-        }
-        if open.len() > limits.schema_depth {
-            return Err(Error::Limit(format!("a schema more than {} levels deep", limits.schema_depth)));
-        }
-        while open.last() == Some(&0) {
-            open.pop();
-        }
-    }
-    if !open.is_empty() || count == 0 {
-        return Err(reader.error("the schema ends before its groups do"));
-    }
-    Ok(leaves)
 }
 
 /// Per leaf, whether its column order is the type's own (the only one the format defines).
@@ -252,7 +254,6 @@ fn column_orders(reader: &mut Reader<'_>) -> Result<Vec<bool>, Error> {
 
 #[derive(Default)]
 struct FooterRows {
-    leaves: usize,
     groups: Vec<RowGroup>,
     chunks: Vec<Chunk>,
     sorted_by: Option<u32>,
@@ -260,17 +261,18 @@ struct FooterRows {
 }
 
 impl FooterRows {
-    fn read_groups(&mut self, reader: &mut Reader<'_>, limits: &Limits) -> Result<(), Error> {
+    fn read(&mut self, reader: &mut Reader<'_>, leaves: usize, limits: &Limits) -> Result<(), Error> {
         let count = reader.list_of(STRUCT)?;
         if count > limits.row_groups {
             return Err(Error::Limit(format!("{count} row groups, at most {} are read", limits.row_groups)));
         }
+        check_chunks(count, leaves, limits)?;
         for group in 0..count {
             let mut rows = None;
             let mut chunks = 0;
             reader.fields(|reader, id, ty| {
                 match (id, ty) {
-                    (1, LIST) => chunks = self.read_chunks(reader)?,
+                    (1, LIST) if chunks == 0 => chunks = self.read_chunks(reader, leaves)?,
                     (3, I64) => rows = Some(reader.unsigned()?),
                     (4, LIST) if group == 0 => self.sorted_by = first_sorting_column(reader)?,
                     _ => return Ok(false),
@@ -278,7 +280,7 @@ impl FooterRows {
                 Ok(true)
             })?;
             let rows = rows.ok_or_else(|| reader.error("a row group does not say how many rows it has"))?;
-            if chunks != self.leaves {
+            if chunks != leaves {
                 return Err(reader.error("a row group has another number of columns than the schema"));
             }
             self.groups.push(RowGroup { first_row: self.rows, rows });
@@ -292,12 +294,26 @@ impl FooterRows {
         Ok(())
     }
 
-    fn read_chunks(&mut self, reader: &mut Reader<'_>) -> Result<usize, Error> {
+    fn read_chunks(&mut self, reader: &mut Reader<'_>, leaves: usize) -> Result<usize, Error> {
         let count = reader.list_of(STRUCT)?;
+        if count != leaves {
+            return Err(reader.error("a row group has another number of columns than the schema"));
+        }
         for _ in 0..count {
             self.chunks.push(read_chunk(reader)?);
         }
         Ok(count)
+    }
+}
+
+/// Checks how many column chunks a file claims, before any is read.
+pub(crate) fn check_chunks(groups: usize, leaves: usize, limits: &Limits) -> Result<(), Error> {
+    match groups.checked_mul(leaves) {
+        Some(chunks) if chunks <= limits.column_chunks => Ok(()),
+        _ => Err(Error::Limit(format!(
+            "{groups} row groups of {leaves} columns are more column chunks than the {} that are read",
+            limits.column_chunks
+        ))),
     }
 }
 
@@ -353,6 +369,8 @@ fn read_column_metadata(reader: &mut Reader<'_>, chunk: &mut Chunk) -> Result<()
             (7, I64) => chunk.compressed_bytes = reader.int()?,
             (9, I64) => chunk.data_page_offset = reader.int()?,
             (11, I64) => chunk.dictionary_offset = reader.int()?,
+            (14, I64) => chunk.bloom_filter.0 = reader.int()?,
+            (15, I32) => chunk.bloom_filter.1 = reader.i32()?,
             (12, STRUCT) => chunk.stats = read_stats(reader)?.map(Box::new),
             _ => return Ok(false),
         }
@@ -395,19 +413,19 @@ pub(crate) struct ColumnIndex {
 ///
 /// # Errors
 /// It is damaged. Indexes are advisory: the caller goes on without it.
-pub(crate) fn read_column_index(bytes: &[u8]) -> Result<ColumnIndex, Error> {
-    let mut reader = Reader::new(bytes, "column index");
+pub(crate) fn read_column_index(bytes: &[u8], limits: &Limits) -> Result<ColumnIndex, Error> {
+    let mut reader = Reader::new(bytes, "column index", limits);
     let mut index = ColumnIndex { null_pages: Vec::new(), min: Vec::new(), max: Vec::new(), null_counts: None };
     reader.fields(|reader, id, ty| {
         match (id, ty) {
             (1, LIST) => {
-                let count = reader.list_of(TRUE)?;
+                let count = pages(reader, TRUE, limits)?;
                 index.null_pages = (0..count).map(|_| reader.list_bool()).collect::<Result<_, _>>()?;
             }
-            (2, LIST) => index.min = bounds(reader)?,
-            (3, LIST) => index.max = bounds(reader)?,
+            (2, LIST) => index.min = bounds(reader, limits)?,
+            (3, LIST) => index.max = bounds(reader, limits)?,
             (5, LIST) => {
-                let count = reader.list_of(I64)?;
+                let count = pages(reader, I64, limits)?;
                 index.null_counts = Some((0..count).map(|_| reader.unsigned()).collect::<Result<_, _>>()?);
             }
             _ => return Ok(false),
@@ -422,8 +440,16 @@ pub(crate) fn read_column_index(bytes: &[u8]) -> Result<ColumnIndex, Error> {
     Ok(index)
 }
 
-fn bounds(reader: &mut Reader<'_>) -> Result<Vec<Bound>, Error> {
-    let count = reader.list_of(crate::thrift::BINARY)?;
+/// A list with an element per data page.
+fn pages(reader: &mut Reader<'_>, element: u8, limits: &Limits) -> Result<usize, Error> {
+    match reader.list_of(element)? {
+        count if count <= limits.chunk_pages => Ok(count),
+        count => Err(Error::Limit(format!("{count} data pages, an index of at most {} is used", limits.chunk_pages))),
+    }
+}
+
+fn bounds(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<Bound>, Error> {
+    let count = pages(reader, crate::thrift::BINARY, limits)?;
     (0..count).map(|_| Ok(Bound::new(reader.binary()?))).collect()
 }
 
@@ -441,14 +467,14 @@ pub(crate) struct PageLocation {
 ///
 /// # Errors
 /// It is damaged. Indexes are advisory: the caller goes on without it.
-pub(crate) fn read_offset_index(bytes: &[u8]) -> Result<Vec<PageLocation>, Error> {
-    let mut reader = Reader::new(bytes, "offset index");
-    let mut pages = Vec::new();
+pub(crate) fn read_offset_index(bytes: &[u8], limits: &Limits) -> Result<Vec<PageLocation>, Error> {
+    let mut reader = Reader::new(bytes, "offset index", limits);
+    let mut locations = Vec::new();
     reader.fields(|reader, id, ty| {
         if (id, ty) != (1, LIST) {
             return Ok(false);
         }
-        let count = reader.list_of(STRUCT)?;
+        let count = pages(reader, STRUCT, limits)?;
         for _ in 0..count {
             let mut page = PageLocation { offset: 0, length: 0, first_row: 0 };
             reader.fields(|reader, id, ty| {
@@ -460,9 +486,9 @@ pub(crate) fn read_offset_index(bytes: &[u8]) -> Result<Vec<PageLocation>, Error
                 }
                 Ok(true)
             })?;
-            pages.push(page);
+            locations.push(page);
         }
         Ok(true)
     })?;
-    Ok(pages)
+    Ok(locations)
 }

@@ -351,13 +351,14 @@ impl GroupSearch {
             wanted.add("index", range);
         }
         let (Some(offsets), None | Some(Some(_))) = (offsets, &column_index) else { return Ok(None) };
-        let Ok(table) = PageTable::from_offset_index(&offsets, &range, plan.index.groups[self.group].rows) else {
+        let rows = plan.index.groups[self.group].rows;
+        let Ok(table) = PageTable::from_offset_index(&offsets, &range, rows, &plan.limits) else {
             self.notes
                 .push(format!("row group {}: the offset index of leaf {leaf} is damaged and not used", self.group));
             self.distrusted.insert(leaf);
             return self.learned_table(plan, leaf, range, fetched, wanted);
         };
-        Ok(Some(match column_index.flatten().map(|bytes| read_column_index(&bytes)) {
+        Ok(Some(match column_index.flatten().map(|bytes| read_column_index(&bytes, &plan.limits)) {
             Some(Ok(index)) => table.with_bounds(&index, &plan.column, plan.index.is_type_ordered(leaf)),
             Some(Err(error)) => {
                 self.notes.push(format!("row group {}: {error}: not used", self.group));

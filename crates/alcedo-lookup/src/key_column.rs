@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
+use parquet::basic::Type as Physical;
 use parquet::data_type::Int96;
 use parquet::schema::types::ColumnDescPtr;
 
@@ -349,14 +349,4 @@ fn raised(prefix: &[u8]) -> Option<Point> {
 pub(crate) fn int96_nanoseconds(value: &Int96) -> i128 {
     let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]].map(i128::from);
     (day - UNIX_EPOCH_JULIAN_DAY) * DAY_NANOSECONDS + (high << 32 | low)
-}
-
-/// The logical type of a leaf that can be read as single values
-/// (<https://github.com/apache/parquet-format/blob/master/LogicalTypes.md>).
-pub(crate) fn leaf_type(descr: &ColumnDescPtr, arrow: &Type) -> Type {
-    match (descr.logical_type_ref(), descr.converted_type()) {
-        (Some(LogicalType::Uuid), _) => Type::Uuid,
-        (_, ConvertedType::INTERVAL) => Type::Interval,
-        _ => arrow.clone(),
-    }
 }

@@ -7,9 +7,9 @@
 //!
 //! In reading order: [`key`], [`schema`] and [`value`] are the vocabulary of questions and answers, [`rows`] an
 //! answer's bytes on the wire (these need no Parquet: a client built without the feature `parquet` has just them).
-//! `probe` turns a key into what a column holds; `thrift` and `codec` read hostile bytes within bounds; `file_index` is
-//! a footer made small; `chunk` is the page table of one column chunk; `data_page` decodes; [`machine`], `open` and
-//! `search` are the algorithm; `answer` writes it down.
+//! `probe` turns a key into what a column holds; `thrift` and `codec` read hostile bytes within bounds; `schema_tree`
+//! is a file's columns, `file_index` its footer made small; `chunk` is the page table of one column chunk, `bloom` its
+//! bloom filter; `data_page` decodes; [`machine`], `open` and `search` are the algorithm; `answer` writes it down.
 
 pub mod key;
 pub mod rows;
@@ -20,6 +20,9 @@ pub mod value;
 pub mod answer;
 #[cfg(feature = "parquet")]
 mod arrow_rows;
+#[cfg(feature = "parquet")]
+#[expect(dead_code, reason = "searches use it next")]
+mod bloom;
 #[cfg(feature = "parquet")]
 mod chunk;
 #[cfg(feature = "parquet")]
@@ -56,6 +59,8 @@ mod probe;
 mod projection;
 #[cfg(feature = "parquet")]
 mod row_reader;
+#[cfg(feature = "parquet")]
+mod schema_tree;
 #[cfg(feature = "parquet")]
 pub mod search;
 #[cfg(feature = "parquet")]

@@ -53,7 +53,8 @@ impl Open {
             let limit = self.limits.footer_bytes;
             return Err(Error::Limit(format!("a footer of {length} bytes, at most {limit} are read")));
         }
-        let start = tail.file_size.checked_sub(length + TRAILER_BYTES);
+        // The magic at the file's beginning is no part of the footer.
+        let start = tail.file_size.checked_sub(length + TRAILER_BYTES).filter(|start| *start >= 4);
         start
             .ok_or_else(|| Error::Corrupt(format!("the footer claims {length} bytes, the file has {}", tail.file_size)))
     }
@@ -73,7 +74,7 @@ impl Machine for Open {
         let first = (start - tail.start) as usize;
         let footer: Bytes = tail.bytes.slice(first..tail.bytes.len() - TRAILER_BYTES as usize);
         let footer = footer::read(&footer, &self.limits)?;
-        Ok(Step::Done(Arc::new(FileIndex::new(footer, tail.file_size))))
+        Ok(Step::Done(Arc::new(FileIndex::new(footer, tail.file_size, start, &self.limits))))
     }
 
     fn feed(&mut self, _piece: &Piece, fed: Fed) {

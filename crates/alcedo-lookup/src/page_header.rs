@@ -55,7 +55,7 @@ impl PageHeader {
     /// It is damaged, or the page passes a bound.
     pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Self, Error> {
         let bytes = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];
-        let mut reader = Reader::new(bytes, "page header");
+        let mut reader = Reader::new(bytes, "page header", limits);
         let (mut page_type, mut inflated, mut stored, mut crc) = (None, None, None, None);
         let mut body = None;
         reader.fields(|reader, id, ty| {
@@ -86,9 +86,32 @@ impl PageHeader {
         if inflated_bytes > limits.page_bytes {
             return Err(over("inflated", inflated_bytes, limits.page_bytes));
         }
+        check_values(&reader, kind, values as usize, inflated_bytes, limits)?;
         let header_bytes = reader.position();
         Ok(Self { kind, header_bytes, body_bytes, inflated_bytes, crc, values, encoding })
     }
+}
+
+/// How many values a page claims: whoever decodes it reserves for as many.
+fn check_values(
+    reader: &Reader<'_>,
+    kind: PageKind,
+    values: usize,
+    inflated_bytes: usize,
+    limits: &Limits,
+) -> Result<(), Error> {
+    let (what, bound) = match kind {
+        // No value of a dictionary takes less than a byte.
+        PageKind::Dictionary if values > inflated_bytes => {
+            return Err(reader.error("a dictionary page claims more values than it has bytes"));
+        }
+        PageKind::Dictionary => ("dictionary", limits.dictionary_values),
+        _ => ("data", limits.page_values),
+    };
+    if values > bound {
+        return Err(Error::Limit(format!("a {what} page of {values} values, at most {bound} are read")));
+    }
+    Ok(())
 }
 
 fn over(what: &str, bytes: usize, limit: usize) -> Error {
@@ -143,8 +166,77 @@ fn data_v2(reader: &mut Reader<'_>) -> Result<Body, Error> {
         }
         Ok(true)
     })?;
-    if rows > values {
-        return Err(reader.error("more rows than values"));
+    if rows > values || nulls > values {
+        return Err(reader.error("more rows or nulls than values"));
     }
     Ok((PageKind::DataV2 { nulls, rows, def_bytes, rep_bytes, compressed }, values, encoding))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn varint(mut value: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+
+    /// A header of a page of this type with a body description of these i32 fields, which follow each other.
+    fn header(page_type: u64, inflated: u64, stored: u64, body: (u8, &[u64])) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for value in [page_type, inflated, stored] {
+            bytes.push(0x15);
+            bytes.extend(varint(value << 1));
+        }
+        bytes.push((body.0 - 3) << 4 | STRUCT);
+        for value in body.1 {
+            bytes.push(0x15);
+            bytes.extend(varint(value << 1));
+        }
+        bytes.extend([0, 0]);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<PageHeader, String> {
+        PageHeader::read(bytes, &Limits::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_page_of_more_values_than_the_bound_is_refused() {
+        let limits = Limits::default();
+        let v1 = |values: usize| read(&header(0, 100, 100, (5, &[values as u64, 0, 3, 3])));
+        assert_eq!(v1(limits.page_values).unwrap().values as usize, limits.page_values);
+        assert!(v1(limits.page_values + 1).unwrap_err().contains("values, at most"));
+        let v2 =
+            |values: usize, nulls: usize| read(&header(3, 100, 100, (8, &[values as u64, nulls as u64, 1, 0, 0, 0])));
+        assert!(v2(limits.page_values, limits.page_values).is_ok());
+        assert!(v2(limits.page_values + 1, 0).unwrap_err().contains("values, at most"));
+        assert!(v2(10, 11).unwrap_err().contains("nulls than values"));
+    }
+
+    #[test]
+    fn a_dictionary_page_of_more_values_than_it_can_hold_is_refused() {
+        let limits = Limits::default();
+        let dictionary = |bytes: u64, values: usize| read(&header(2, bytes, bytes, (7, &[values as u64, 0])));
+        assert!(dictionary(100, 100).is_ok());
+        assert!(dictionary(100, 101).unwrap_err().contains("more values than it has bytes"));
+        assert!(dictionary(16 << 20, limits.dictionary_values).is_ok());
+        assert!(dictionary(16 << 20, limits.dictionary_values + 1).unwrap_err().contains("values, at most"));
+    }
+
+    #[test]
+    fn a_page_of_more_bytes_than_the_bounds_is_refused() {
+        let limits = Limits::default();
+        let page =
+            |inflated: usize, stored: usize| read(&header(0, inflated as u64, stored as u64, (5, &[1, 0, 3, 3])));
+        assert!(page(limits.page_bytes, limits.page_compressed_bytes).is_ok());
+        assert!(page(limits.page_bytes + 1, 1).unwrap_err().contains("inflated bytes"));
+        assert!(page(1, limits.page_compressed_bytes + 1).unwrap_err().contains("compressed bytes"));
+    }
 }

@@ -1,15 +1,19 @@
 //! The columns of an answer: names resolved against a file's schema, with their logical types.
+//!
+//! Only the columns that are asked for are converted to Arrow, so the cost does not grow with those that are not.
 
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::{FieldLevels, parquet_to_arrow_field_levels, parquet_to_arrow_schema_by_columns};
-use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
+use parquet::basic::LogicalType;
+use parquet::schema::types::SchemaDescriptor;
 
-use crate::error::Error;
-use crate::key_column::{KeyColumn, leaf_type};
+use crate::error::{Error, Short};
+use crate::key_column::KeyColumn;
 use crate::schema::{Column, RowSchema, Type, Unit};
+use crate::schema_tree::{Named, SchemaTree};
 
 /// Which columns an answer has, and how they are read.
 pub(crate) struct Projection {
@@ -19,44 +23,31 @@ pub(crate) struct Projection {
     pub(crate) schema: Arc<RowSchema>,
     /// Per answer column: the way to it from a record batch's columns.
     pub(crate) paths: Vec<Vec<usize>>,
+    /// For the parquet crate's array readers. They know only the columns that are read: leaf `i` to them is leaf
+    /// `leaves[i]` of the file.
     pub(crate) levels: FieldLevels,
-}
-
-/// A root column of the file, or a leaf inside structs, by its dotted name.
-struct Found {
-    leaves: Vec<usize>,
-    /// Names below the root, outermost first; empty for a root column.
-    inner: Vec<String>,
-    root: usize,
 }
 
 impl Projection {
     /// Resolves the names of an answer's columns; none: all root columns in file order.
     ///
     /// # Errors
-    /// [`Error::NoSuchColumn`], or a type that cannot be read.
-    pub(crate) fn resolve(schema: &SchemaDescriptor, names: Option<&[String]>) -> Result<Self, Error> {
-        let roots = root_names(schema);
-        let found: Vec<(String, Found)> = match names {
-            Some(names) => names
-                .iter()
-                .map(|name| Ok((name.clone(), find(schema, &roots, name)?)))
-                .collect::<Result<_, Error>>()?,
-            None => roots.iter().enumerate().map(|(i, name)| (name.clone(), whole_root(schema, i))).collect(),
+    /// [`Error::NoSuchColumn`], or a column that cannot be read.
+    pub(crate) fn resolve(schema: &SchemaTree, names: Option<&[String]>) -> Result<Self, Error> {
+        let asked: Vec<(String, Named)> = match names {
+            Some(names) => {
+                names.iter().map(|name| Ok((name.clone(), schema.find(name)?))).collect::<Result<_, Error>>()?
+            }
+            None => schema.root_names().enumerate().map(|(i, name)| (name.to_owned(), Named::Root(i))).collect(),
         };
-        let mut leaves: Vec<usize> = found.iter().flat_map(|(_, found)| found.leaves.iter().copied()).collect();
+        let mut leaves: Vec<usize> = asked.iter().flat_map(|(_, named)| leaves_of(schema, *named)).collect();
         leaves.sort_unstable();
         leaves.dedup();
-        let mask = ProjectionMask::leaves(schema, leaves.iter().copied());
-        let arrow = parquet_to_arrow_schema_by_columns(schema, mask.clone(), None)?;
-        let levels = parquet_to_arrow_field_levels(schema, mask, None)?;
-        let types = typed_roots(schema, &leaves, arrow.fields().iter().map(AsRef::as_ref))?;
-        let mut kept_roots: Vec<usize> = leaves.iter().map(|leaf| schema.get_column_root_idx(*leaf)).collect();
-        kept_roots.dedup();
-        let (mut columns, mut paths) = (Vec::new(), Vec::new());
-        for (name, found) in found {
-            let root = kept_roots.binary_search(&found.root).map_err(|_| Error::corrupt("a column without leaves"))?;
-            let (path, ty) = descend(root, &types[root], &found.inner)?;
+        let read = Read::new(schema, &leaves)?;
+        let levels = parquet_to_arrow_field_levels(&read.descr, ProjectionMask::all(), None)?;
+        let (mut columns, mut paths) = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
+        for (name, named) in asked {
+            let (path, ty) = read.reach(named)?;
             columns.push(Column { name, ty });
             paths.push(path);
         }
@@ -64,102 +55,150 @@ impl Projection {
     }
 }
 
+fn leaves_of(schema: &SchemaTree, named: Named) -> std::ops::Range<usize> {
+    match named {
+        Named::Root(root) => schema.root_leaves(root),
+        Named::Leaf(leaf) => leaf..leaf + 1,
+    }
+}
+
 /// Finds a key column by name.
 ///
 /// # Errors
 /// [`Error::NoSuchColumn`]; a column that is no single leaf outside of lists.
-pub(crate) fn key_column(schema: &SchemaDescriptor, name: &str) -> Result<KeyColumn, Error> {
-    let found = find(schema, &root_names(schema), name)?;
-    let [leaf] = found.leaves[..] else {
+pub(crate) fn key_column(schema: &SchemaTree, name: &str) -> Result<KeyColumn, Error> {
+    let named = schema.find(name)?;
+    let leaves = leaves_of(schema, named);
+    if leaves.len() != 1 {
         return Err(Error::Unsupported(format!(
-            "column `{name}` is a struct: name one of its fields as the key column"
+            "column `{}` is a struct: name one of its fields as the key column",
+            Short::name(name)
         )));
-    };
-    let mask = ProjectionMask::leaves(schema, [leaf]);
-    let arrow = parquet_to_arrow_schema_by_columns(schema, mask, None)?;
-    let types = typed_roots(schema, &[leaf], arrow.fields().iter().map(AsRef::as_ref))?;
-    let (_, ty) = descend(0, types.first().unwrap_or(&Type::Null), &found.inner)?;
-    KeyColumn::new(leaf, name.to_owned(), ty, schema.column(leaf))
-}
-
-fn root_names(schema: &SchemaDescriptor) -> Vec<String> {
-    schema.root_schema().get_fields().iter().map(|field| field.name().to_owned()).collect()
-}
-
-fn whole_root(schema: &SchemaDescriptor, root: usize) -> Found {
-    let leaves = (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root).collect();
-    Found { leaves, inner: Vec::new(), root }
-}
-
-/// A root column of exactly this name wins over a dotted path; of several with one name the first wins.
-fn find(schema: &SchemaDescriptor, roots: &[String], name: &str) -> Result<Found, Error> {
-    if let Some(root) = roots.iter().position(|root| root == name) {
-        return Ok(whole_root(schema, root));
     }
-    let in_struct = (0..schema.num_columns()).find_map(|leaf| {
-        let descr = schema.column(leaf);
-        let parts = descr.path().parts();
-        let dotted = parts.len() > 1 && descr.max_rep_level() == 0 && parts.join(".") == name;
-        dotted.then(|| Found { leaves: vec![leaf], inner: parts[1..].to_vec(), root: schema.get_column_root_idx(leaf) })
-    });
-    in_struct.ok_or_else(|| {
-        let leaves = (0..schema.num_columns()).map(|leaf| schema.column(leaf).path().parts().join("."));
-        Error::NoSuchColumn { name: name.to_owned(), hint: nearest(name, roots.iter().cloned().chain(leaves)) }
-    })
+    key_at(schema, leaves.start, named)
 }
 
-/// The most similar name, if one is similar enough to be meant.
-fn nearest(name: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    const SIMILAR: f64 = 0.7;
-    let lower = name.to_lowercase();
-    let scored = names.map(|candidate| (strsim::jaro_winkler(&lower, &candidate.to_lowercase()), candidate));
-    scored.filter(|(score, _)| *score >= SIMILAR).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+/// The key column that is this leaf of the file.
+///
+/// # Errors
+/// A leaf inside a list or map.
+pub(crate) fn key_leaf(schema: &SchemaTree, leaf: usize) -> Result<KeyColumn, Error> {
+    key_at(schema, leaf, Named::Leaf(leaf))
 }
 
-/// From a root column down through structs: the way through the record batch, and the type at its end.
-fn descend(root: usize, ty: &Type, inner: &[String]) -> Result<(Vec<usize>, Type), Error> {
-    let mut path = vec![root];
-    let mut ty = ty.clone();
-    for name in inner {
-        let Type::Struct(fields) = ty else { return Err(Error::corrupt("a struct's schema is no struct")) };
-        let found = fields.into_iter().enumerate().find(|(_, (field, _))| field == name);
-        let (i, (_, field)) = found.ok_or_else(|| Error::corrupt("a struct's schema has lost a field"))?;
-        path.push(i);
-        ty = field;
+fn key_at(schema: &SchemaTree, leaf: usize, named: Named) -> Result<KeyColumn, Error> {
+    let (_, ty) = Read::new(schema, &[leaf])?.reach(named)?;
+    KeyColumn::new(leaf, schema.short_name(leaf), ty, schema.column(leaf))
+}
+
+/// The part of a schema that is read, as Arrow's types and ours.
+struct Read<'a> {
+    schema: &'a SchemaTree,
+    leaves: &'a [usize],
+    descr: SchemaDescriptor,
+    /// Ordinals in the file of the root columns, and their types.
+    roots: Vec<usize>,
+    types: Vec<Type>,
+}
+
+impl<'a> Read<'a> {
+    fn new(schema: &'a SchemaTree, leaves: &'a [usize]) -> Result<Self, Error> {
+        for leaf in leaves {
+            schema.check_readable(*leaf)?;
+        }
+        let descr = schema.pruned(leaves)?;
+        let arrow = parquet_to_arrow_schema_by_columns(&descr, ProjectionMask::all(), None)?;
+        let types = typed_roots(schema, leaves, arrow.fields().iter().map(AsRef::as_ref))?;
+        let mut roots: Vec<usize> = leaves.iter().map(|leaf| schema.root_of(*leaf)).collect();
+        roots.dedup();
+        Ok(Self { schema, leaves, descr, roots, types })
     }
-    Ok((path, ty))
+
+    /// The way to a column through the record batch, and its type.
+    fn reach(&self, named: Named) -> Result<(Vec<usize>, Type), Error> {
+        let lost = || Error::corrupt("a column without leaves");
+        let root = match named {
+            Named::Root(root) => root,
+            Named::Leaf(leaf) => self.schema.root_of(leaf),
+        };
+        let at = self.roots.binary_search(&root).map_err(|_| lost())?;
+        let mut ty = self.types.get(at).ok_or_else(lost)?;
+        let mut path = vec![at];
+        if let Named::Leaf(leaf) = named {
+            let first = self.schema.root_leaves(root).start;
+            // How many leaves of the root are read before this one.
+            let mut before = self.leaves.partition_point(|read| *read < leaf);
+            before -= self.leaves.partition_point(|read| *read < first);
+            while let Type::Struct(fields) = ty {
+                let mut next = None;
+                for (i, (_, field)) in fields.iter().enumerate() {
+                    let leaves = leaf_count(field);
+                    if before < leaves {
+                        next = Some((i, field));
+                        break;
+                    }
+                    before -= leaves;
+                }
+                let (i, field) = next.ok_or_else(lost)?;
+                path.push(i);
+                ty = field;
+            }
+        }
+        Ok((path, ty.clone()))
+    }
+}
+
+fn leaf_count(ty: &Type) -> usize {
+    match ty {
+        Type::Struct(fields) => fields.iter().map(|(_, field)| leaf_count(field)).sum(),
+        Type::List(item) => leaf_count(item),
+        Type::Map(key, value) => leaf_count(key) + leaf_count(value),
+        _ => 1,
+    }
 }
 
 /// Our types of root columns, from Arrow's and the leaves' own annotations, which tell more (UUIDs, intervals).
 fn typed_roots<'a>(
-    schema: &SchemaDescriptor,
+    schema: &SchemaTree,
     leaves: &[usize],
     fields: impl Iterator<Item = &'a Field>,
 ) -> Result<Vec<Type>, Error> {
-    let mut leaves = leaves.iter().map(|leaf| schema.column(*leaf));
-    fields.map(|field| type_of(field.data_type(), &mut leaves)).collect()
+    let mut leaves = leaves.iter().copied();
+    fields.map(|field| type_of(schema, field.data_type(), &mut leaves)).collect()
 }
 
-fn type_of(arrow: &DataType, leaves: &mut impl Iterator<Item = ColumnDescPtr>) -> Result<Type, Error> {
+fn type_of(schema: &SchemaTree, arrow: &DataType, leaves: &mut impl Iterator<Item = usize>) -> Result<Type, Error> {
     match arrow {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            Ok(Type::List(Box::new(type_of(item.data_type(), leaves)?)))
+            Ok(Type::List(Box::new(type_of(schema, item.data_type(), leaves)?)))
         }
         DataType::Struct(fields) => {
-            let fields = fields.iter().map(|field| Ok((field.name().clone(), type_of(field.data_type(), leaves)?)));
+            let typed = |field: &Arc<Field>, leaves: &mut _| type_of(schema, field.data_type(), leaves);
+            let fields = fields.iter().map(|field| Ok((field.name().clone(), typed(field, leaves)?)));
             Ok(Type::Struct(fields.collect::<Result<_, Error>>()?))
         }
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(fields) if fields.len() == 2 => {
-                let key = type_of(fields[0].data_type(), leaves)?;
-                Ok(Type::Map(Box::new(key), Box::new(type_of(fields[1].data_type(), leaves)?)))
+                let key = type_of(schema, fields[0].data_type(), leaves)?;
+                Ok(Type::Map(Box::new(key), Box::new(type_of(schema, fields[1].data_type(), leaves)?)))
             }
             _ => Err(Error::Unsupported("a map that is not one of keys and values".to_owned())),
         },
         leaf => {
-            let descr = leaves.next().ok_or_else(|| Error::corrupt("the schema has fewer leaves than its types"))?;
-            Ok(leaf_type(&descr, &plain_type(leaf)?))
+            let at = leaves.next().ok_or_else(|| Error::corrupt("the schema has fewer leaves than its types"))?;
+            leaf_type(schema, at, leaf)
         }
+    }
+}
+
+/// The logical type of a leaf (<https://github.com/apache/parquet-format/blob/master/LogicalTypes.md>).
+fn leaf_type(schema: &SchemaTree, leaf: usize, arrow: &DataType) -> Result<Type, Error> {
+    if schema.is_interval(leaf) {
+        return Ok(Type::Interval);
+    }
+    match schema.column(leaf).logical_type_ref() {
+        Some(LogicalType::Uuid) => Ok(Type::Uuid),
+        _ => plain_type(arrow),
     }
 }
 

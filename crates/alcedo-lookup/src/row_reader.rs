@@ -26,6 +26,8 @@ pub(crate) struct LeafPages {
 struct FetchedGroup<'a> {
     metadata: &'a ParquetMetaData,
     rows: u64,
+    /// Ordinals in the file of the leaves that the array readers know.
+    read: &'a [usize],
     leaves: &'a BTreeMap<usize, LeafPages>,
 }
 
@@ -35,8 +37,11 @@ impl RowGroups for FetchedGroup<'_> {
     }
 
     fn column_chunks(&self, leaf: usize) -> ParquetResult<Box<dyn PageIterator>> {
-        let pages =
-            self.leaves.get(&leaf).ok_or_else(|| ParquetError::General(format!("leaf {leaf} was not fetched")))?;
+        let pages = self
+            .read
+            .get(leaf)
+            .and_then(|leaf| self.leaves.get(leaf))
+            .ok_or_else(|| ParquetError::General(format!("leaf {leaf} was not fetched")))?;
         let mut parts = Vec::with_capacity(pages.pages.len() * 2);
         let mut row = 0;
         for (first_row, rows, page) in &pages.pages {
@@ -74,7 +79,7 @@ impl Projection {
         leaves: &BTreeMap<usize, LeafPages>,
         rows: &[u64],
     ) -> Result<Vec<RecordBatch>, Error> {
-        let group = FetchedGroup { metadata, rows: group_rows, leaves };
+        let group = FetchedGroup { metadata, rows: group_rows, read: &self.leaves, leaves };
         let mut batches = Vec::new();
         for stretch in stretches(rows, leaves) {
             let selection = selection(stretch);

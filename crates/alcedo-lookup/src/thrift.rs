@@ -2,14 +2,11 @@
 //!
 //! Footers, page indexes and page headers are thrift structs
 //! (<https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>). They are hostile until
-//! checked: every count is compared with the bytes that are left before anything is reserved, and nesting is bounded,
-//! because a stack that overflows ends the process.
+//! checked: every count is compared with its bound and with the bytes that are left before anything is reserved, and
+//! nesting is bounded, because a stack that overflows ends the process.
 
 use crate::error::Error;
-
-/// Nesting of structs and containers in Parquet's own metadata is below ten; unknown fields of later versions may nest
-/// deeper.
-const MAX_DEPTH: usize = 32;
+use crate::limits::Limits;
 
 pub(crate) const TRUE: u8 = 1;
 pub(crate) const FALSE: u8 = 2;
@@ -30,16 +27,23 @@ pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     what: &'static str,
+    max_elements: usize,
+    max_depth: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8], what: &'static str) -> Self {
-        Self { bytes, at: 0, what }
+    pub(crate) fn new(bytes: &'a [u8], what: &'static str, limits: &Limits) -> Self {
+        Self { bytes, at: 0, what, max_elements: limits.list_elements, max_depth: limits.thrift_depth }
     }
 
     /// Bytes read so far.
     pub(crate) fn position(&self) -> usize {
         self.at
+    }
+
+    /// The bytes read since an earlier position.
+    pub(crate) fn since(&self, position: usize) -> &'a [u8] {
+        &self.bytes[position..self.at]
     }
 
     pub(crate) fn error(&self, problem: &str) -> Error {
@@ -50,7 +54,8 @@ impl<'a> Reader<'a> {
         self.bytes.len() - self.at
     }
 
-    fn byte(&mut self) -> Result<u8, Error> {
+    /// One byte; an i8 field.
+    pub(crate) fn byte(&mut self) -> Result<u8, Error> {
         let byte = *self.bytes.get(self.at).ok_or_else(|| self.error("it ends early"))?;
         self.at += 1;
         Ok(byte)
@@ -112,9 +117,18 @@ impl<'a> Reader<'a> {
             15 => self.uvarint()?,
             short => u64::from(short),
         };
-        match usize::try_from(count) {
-            Ok(count) if count <= self.left() => Ok((head & 0x0f, count)),
-            _ => Err(self.error("a list claims more elements than there are bytes")),
+        Ok((head & 0x0f, self.count(count)?))
+    }
+
+    /// A list's or map's count, within the bytes left and the bound.
+    fn count(&self, claimed: u64) -> Result<usize, Error> {
+        match usize::try_from(claimed) {
+            Ok(count) if count > self.left() => Err(self.error("a list claims more elements than there are bytes")),
+            Ok(count) if count <= self.max_elements => Ok(count),
+            _ => Err(Error::Limit(format!(
+                "{} at byte {}: a list of {claimed} elements, at most {} are read",
+                self.what, self.at, self.max_elements
+            ))),
         }
     }
 
@@ -154,8 +168,8 @@ impl<'a> Reader<'a> {
     }
 
     fn skip_nested(&mut self, ty: u8, depth: usize) -> Result<(), Error> {
-        if depth > MAX_DEPTH {
-            return Err(self.error("values nest too deep"));
+        if depth > self.max_depth {
+            return Err(Error::Limit(format!("{}: values nest more than {} deep", self.what, self.max_depth)));
         }
         match ty {
             TRUE | FALSE => {}
@@ -205,9 +219,7 @@ impl<'a> Reader<'a> {
         if count == 0 {
             return Ok(());
         }
-        if count > self.left() as u64 {
-            return Err(self.error("a map claims more entries than there are bytes"));
-        }
+        let count = self.count(count)?;
         let kinds = self.byte()?;
         for _ in 0..count {
             self.skip_element(kinds >> 4, depth)?;
@@ -236,27 +248,60 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
 
+    fn reader(bytes: &[u8]) -> Reader<'_> {
+        Reader::new(bytes, "footer", &Limits::default())
+    }
+
     #[test]
     fn deep_nesting_ends_in_an_error_not_in_a_stack_overflow() {
-        // A struct whose first field is a struct whose first field is ...
-        let bytes = vec![0x1c; 1 << 20];
-        let error = Reader::new(&bytes, "footer").skip(STRUCT).unwrap_err();
-        assert!(error.to_string().contains("nest too deep"), "{error}");
+        // Structs in structs, lists in lists, and maps in maps, on the smallest stack that a thread here has.
+        let deep = || {
+            for nest in [0x1c_u8, 0x19, 0x1b] {
+                let ty = nest & 0x0f;
+                let bytes = if ty == MAP { [1, 0xbb].repeat(1 << 19) } else { vec![nest; 1 << 20] };
+                let error = reader(&bytes).skip(ty).unwrap_err();
+                assert!(error.to_string().contains("nest more than 100 deep"), "{error}");
+            }
+        };
+        std::thread::Builder::new().stack_size(2 << 20).spawn(deep).unwrap().join().unwrap();
+        let shallow = [&[0x1c; 100][..], &[0; 101]].concat();
+        assert!(reader(&shallow).skip(STRUCT).is_ok());
+        let deeper = [&[0x1c; 101][..], &[0; 102]].concat();
+        assert!(reader(&deeper).skip(STRUCT).is_err());
     }
 
     #[test]
     fn a_count_beyond_the_bytes_left_is_refused() {
         // A list of 2^31 - 1 structs in seven bytes.
         let bytes = [0xfc, 0xff, 0xff, 0xff, 0xff, 0x07, 0x00];
-        assert!(Reader::new(&bytes, "footer").list().is_err());
-        assert!(Reader::new(&[0xff, 0x01], "footer").binary().is_err());
-        assert!(Reader::new(&[0xff; 11], "footer").int().is_err());
+        assert!(reader(&bytes).list().is_err());
+        assert!(reader(&[0xff, 0x01]).binary().is_err());
+        assert!(reader(&[0xff; 11]).int().is_err());
+    }
+
+    #[test]
+    fn a_list_beyond_the_bound_is_refused_wherever_it_stands() {
+        let list = |count: usize| {
+            let mut bytes = vec![0xf3];
+            bytes.extend([count as u8 & 0x7f | 0x80, (count >> 7) as u8 & 0x7f | 0x80, (count >> 14) as u8]);
+            bytes.resize(bytes.len() + count, 0);
+            bytes
+        };
+        let (bound, over) = (list(1_000_000), list(1_000_001));
+        assert_eq!(reader(&bound).list_of(BYTE).unwrap(), 1_000_000);
+        assert!(matches!(reader(&over).list_of(BYTE), Err(Error::Limit(_))));
+        assert!(reader(&bound).skip(LIST).is_ok());
+        assert!(matches!(reader(&over).skip(SET), Err(Error::Limit(_))));
+        // A map of bytes to bytes.
+        let map = |count: &[u8]| [count, &[0x33], &vec![0; 2_000_002]].concat();
+        assert!(reader(&map(&bound[1..4])).skip(MAP).is_ok());
+        assert!(matches!(reader(&map(&over[1..4])).skip(MAP), Err(Error::Limit(_))));
     }
 
     #[test]
     fn integers_are_zigzag() {
-        assert_eq!(Reader::new(&[0x01], "x").int().unwrap(), -1);
-        assert_eq!(Reader::new(&[0xac, 0x02], "x").int().unwrap(), 150);
-        assert!(Reader::new(&[0x01], "x").unsigned().is_err());
+        assert_eq!(reader(&[0x01]).int().unwrap(), -1);
+        assert_eq!(reader(&[0xac, 0x02]).int().unwrap(), 150);
+        assert!(reader(&[0x01]).unsigned().is_err());
     }
 }

@@ -18,6 +18,8 @@ use proptest::prelude::*;
 
 /// Several row groups with several data pages each, a page index with bounds of texts and numbers.
 const GOLDEN_FILE: &str = "pa_dups_pages_rgs.parquet";
+/// A file with bloom filters.
+const BLOOM_FILE: &str = "df_truncated_stats_bloom.parquet";
 
 fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
@@ -81,27 +83,35 @@ fn learned() -> Vec<(String, Bytes, Arc<FileIndex>, String, String)> {
     learned.collect()
 }
 
+fn golden(name: &str) -> Vec<u8> {
+    let golden = fs::read_to_string(tests().join("golden").join(name)).unwrap_or_default();
+    let digits = golden.lines().flat_map(|line| line.as_bytes().chunks(2));
+    digits.map(|hex| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap()).collect()
+}
+
 #[test]
-fn version_1_is_written_and_read_as_it_always_was() {
-    let golden = fs::read_to_string(tests().join("golden/file_index_v1.hex")).unwrap();
-    let golden: Vec<u8> = golden
-        .lines()
-        .flat_map(|line| line.as_bytes().chunks(2))
-        .map(|hex| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap())
-        .collect();
-    let (_, file, index, column, key) = learned().into_iter().find(|(name, ..)| name == GOLDEN_FILE).unwrap();
-    let hex = |bytes: &[u8]| {
+fn version_2_is_written_and_read_as_it_always_was() {
+    let learned = learned();
+    for (name, golden_name) in [(GOLDEN_FILE, "file_index_v2.hex"), (BLOOM_FILE, "file_index_v2_bloom.hex")] {
+        let golden = golden(golden_name);
+        let (_, file, index, column, key) = learned.iter().find(|learned| learned.0 == name).unwrap();
         let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        bytes.chunks(48).map(line).collect::<Vec<_>>().join("\n")
-    };
-    assert_eq!(golden, index.encode(), "the format changed: give it a new version.\n{}", hex(&index.encode()));
-    let read = Arc::new(FileIndex::decode(&golden, &Limits::default()).unwrap());
-    assert_eq!(read.encode(), golden);
-    assert_eq!((read.rows(), read.row_groups(), read.weight()), (index.rows(), index.row_groups(), index.weight()));
-    let answers = [&index, &read].map(|index| ask(index, &file, &column, Key::Text(key.clone())).unwrap());
-    assert!(!answers[0].row_number.is_empty());
-    assert_eq!(answers[0].row_number, answers[1].row_number);
-    assert_eq!(answers[0].notes, answers[1].notes);
+        let hex = index.encode().chunks(48).map(line).collect::<Vec<_>>().join("\n");
+        assert!(golden == index.encode(), "the format changed: give it a new version. {golden_name} is now\n{hex}\n");
+        let read = Arc::new(FileIndex::decode(&golden, &Limits::default()).unwrap());
+        assert_eq!(read.encode(), golden);
+        assert_eq!((read.rows(), read.row_groups(), read.weight()), (index.rows(), index.row_groups(), index.weight()));
+        let answers = [index, &read].map(|index| ask(index, file, column, Key::Text(key.clone())).unwrap());
+        assert!(!answers[0].row_number.is_empty());
+        assert_eq!(answers[0].row_number, answers[1].row_number);
+        assert_eq!(answers[0].notes, answers[1].notes);
+    }
+}
+
+#[test]
+fn version_1_is_refused_so_that_the_file_is_read_again() {
+    let error = FileIndex::decode(&golden("file_index_v1.hex"), &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("a file index of version 1, version 2 is read"), "{error}");
 }
 
 #[test]
@@ -110,13 +120,15 @@ fn other_versions_cut_bytes_and_files_beyond_the_limits_are_refused() {
     let bytes = index.encode();
     let refused = |bytes: &[u8], limits: &Limits| FileIndex::decode(bytes, limits).unwrap_err().to_string();
     let mut newer = bytes.clone();
-    newer[0] = 2;
-    assert!(refused(&newer, &Limits::default()).contains("version 2"));
+    newer[0] = 3;
+    assert!(refused(&newer, &Limits::default()).contains("version 3"));
     for length in 0..bytes.len() {
         refused(&bytes[..length], &Limits::default());
     }
     let longer = [bytes.as_slice(), &[0]].concat();
     assert!(refused(&longer, &Limits::default()).contains("beyond its end"));
+    let chunks = Limits { column_chunks: index.row_groups() * index.columns() - 1, ..Limits::default() };
+    assert!(refused(&bytes, &chunks).contains("column chunks"));
     let few = Limits { row_groups: index.row_groups() - 1, ..Limits::default() };
     assert!(refused(&bytes, &few).contains("row groups"));
     let narrow = Limits { schema_elements: 1, ..Limits::default() };

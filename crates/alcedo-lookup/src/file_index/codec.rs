@@ -11,8 +11,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
-use bytes::Bytes;
-
 use super::FileIndex;
 use crate::chunk::PageTable;
 use crate::error::Error;
@@ -20,10 +18,11 @@ use crate::footer::{self, Bound, Chunk, Footer, MAX_BOUND_BYTES, PageLocation, R
 use crate::key_column::Bounds;
 use crate::limits::Limits;
 use crate::probe::Point;
-use crate::thrift;
+use crate::schema_tree::SchemaTree;
 
-/// The only version there is. Another layout is another number: what a later version wrote is not read by an earlier.
-const VERSION: u8 = 1;
+/// The version that is written and read. Another layout is another number, and what has another number is not read:
+/// version 1 knew neither bloom filters nor where the footer starts.
+const VERSION: u8 = 2;
 
 /// Fewest bytes of an encoded column chunk, data page, page's bounds and page table.
 const MIN_CHUNK_BYTES: usize = 5;
@@ -44,6 +43,7 @@ const MAX: u64 = 1 << 8;
 const NULLS: u64 = 1 << 9;
 const MIN_CUT: u64 = 1 << 10;
 const MAX_CUT: u64 = 1 << 11;
+const BLOOM_FILTER: u64 = 1 << 12;
 
 /// Flags of a page table.
 const ALIGNED: u64 = 1;
@@ -64,6 +64,7 @@ impl FileIndex {
     pub fn encode(&self) -> Vec<u8> {
         let mut to = Writer { bytes: vec![VERSION] };
         to.uint(self.file_size);
+        to.uint(self.file_size - self.data_end);
         to.text(&self.schema_thrift);
         to.uint(self.sorted_by.map_or(0, |leaf| u64::from(leaf) + 1));
         for eight in self.type_ordered.chunks(8) {
@@ -104,23 +105,18 @@ impl FileIndex {
             return Err(Error::Corrupt(format!("a file index of version {version}, version {VERSION} is read")));
         }
         let file_size = from.uint()?;
-        let schema = from.text()?;
-        let mut reader = thrift::Reader::new(schema, "schema");
-        let leaves = footer::check_schema(&mut reader, limits)?;
-        if reader.position() != schema.len() {
-            return Err(from.error("its schema has bytes beyond its end"));
-        }
-        let metadata = footer::schema_only(schema)?;
-        if metadata.file_metadata().schema_descr().num_columns() != leaves {
-            return Err(from.error("its schema's column counts contradict each other"));
-        }
+        let data_end = file_size.checked_sub(from.uint()?);
+        let data_end = data_end.ok_or_else(|| from.error("a footer longer than its file"))?;
+        let schema = SchemaTree::decode(from.text()?, limits)?;
+        let leaves = schema.num_columns();
         let sorted_by = from.uint()?.checked_sub(1);
         let sorted_by = sorted_by.map(|leaf| u32::try_from(leaf).ok().filter(|leaf| (*leaf as usize) < leaves));
         let sorted_by = sorted_by.map(|leaf| leaf.ok_or_else(|| from.error("no such sorted column"))).transpose()?;
         let ordered = from.take(leaves.div_ceil(8))?;
         let type_ordered = (0..leaves).map(|leaf| ordered[leaf / 8] >> (leaf % 8) & 1 == 1).collect();
         let groups = from.groups(limits)?;
-        if groups.len().checked_mul(leaves).is_none_or(|chunks| chunks > from.left() / MIN_CHUNK_BYTES) {
+        footer::check_chunks(groups.len(), leaves, limits)?;
+        if groups.len() * leaves > from.left() / MIN_CHUNK_BYTES {
             return Err(from.error("it claims more column chunks than there are bytes"));
         }
         let mut ends = Ends::default();
@@ -130,9 +126,8 @@ impl FileIndex {
                 chunks.push(from.chunk(group.rows, &mut ends)?);
             }
         }
-        let schema_thrift = Bytes::copy_from_slice(schema);
-        let footer = Footer { metadata, schema_thrift, groups, chunks, sorted_by, type_ordered };
-        let index = Self::new(footer, file_size);
+        let footer = Footer { schema, groups, chunks, sorted_by, type_ordered };
+        let index = Self::new(footer, file_size, data_end, limits);
         from.tables(&index)?;
         Ok(index)
     }
@@ -145,6 +140,7 @@ struct Ends {
     data: i64,
     offset_index: i64,
     column_index: i64,
+    bloom_filter: i64,
 }
 
 struct Writer {
@@ -190,7 +186,8 @@ impl Writer {
                 | set(MAX, max.is_some())
                 | set(NULLS, nulls.is_some())
                 | set(MIN_CUT, min.is_some_and(|bound| bound.cut))
-                | set(MAX_CUT, max.is_some_and(|bound| bound.cut)),
+                | set(MAX_CUT, max.is_some_and(|bound| bound.cut))
+                | set(BLOOM_FILTER, chunk.bloom_filter != (0, 0)),
         );
         self.int(chunk.data_page_offset.wrapping_sub(ends.data));
         ends.data = chunk.data_page_offset.wrapping_add(chunk.compressed_bytes);
@@ -200,8 +197,12 @@ impl Writer {
         self.int(chunk.compressed_bytes);
         self.int(chunk.codec.into());
         self.int(chunk.values.wrapping_sub(rows as i64));
-        for (index, end) in [(chunk.offset_index, &mut ends.offset_index), (chunk.column_index, &mut ends.column_index)]
-        {
+        let places = [
+            (chunk.offset_index, &mut ends.offset_index),
+            (chunk.column_index, &mut ends.column_index),
+            (chunk.bloom_filter, &mut ends.bloom_filter),
+        ];
+        for (index, end) in places {
             if index != (0, 0) {
                 self.int(index.0.wrapping_sub(*end));
                 self.int(index.1.into());
@@ -362,6 +363,9 @@ impl<'a> Reader<'a> {
         if is_set(COLUMN_INDEX) {
             chunk.column_index = self.index_place(&mut ends.column_index)?;
         }
+        if is_set(BLOOM_FILTER) {
+            chunk.bloom_filter = self.index_place(&mut ends.bloom_filter)?;
+        }
         if is_set(STATS) {
             let mut stats = Stats { deprecated: is_set(DEPRECATED), ..Stats::default() };
             stats.min = is_set(MIN).then(|| self.bound(is_set(MIN_CUT))).transpose()?;
@@ -485,13 +489,13 @@ mod tests {
     const FILE_SIZE: u64 = 1 << 40;
 
     /// A root with two INT64 leaves, as thrift's compact protocol writes it.
-    fn schema() -> Bytes {
+    fn schema() -> Vec<u8> {
         let leaf = |name: &str| {
             let head = [0x15, 0x04, 0x25, 0x02, 0x18, name.len() as u8];
             [&head, name.as_bytes(), &[0x00]].concat()
         };
         let root = [0x48, 0x04, b'r', b'o', b'o', b't', 0x15, 0x04, 0x00];
-        [&[0x3c], &root[..], &leaf("a"), &leaf("b")].concat().into()
+        [&[0x3c], &root[..], &leaf("a"), &leaf("b")].concat()
     }
 
     fn bound() -> impl Strategy<Value = Bound> {
@@ -512,19 +516,24 @@ mod tests {
     /// Whatever a footer may claim.
     fn claimed_chunk() -> impl Strategy<Value = Chunk> {
         let place = || (any::<i64>(), any::<i32>());
-        let numbers = (any::<[i64; 4]>(), any::<i32>(), place(), place());
+        // Some places are inside the file.
+        let place = || prop_oneof![place(), (4..1_i64 << 39, 0..1_i32 << 20), Just((0, 0))];
+        let data = prop_oneof![any::<[i64; 2]>(), [4..1_i64 << 39, 0..1_i64 << 39]];
+        let numbers = (data, any::<[i64; 2]>(), any::<i32>(), [place(), place(), place()]);
         (numbers, prop::option::of(stats()), any::<[bool; 2]>()).prop_map(
-            |((longs, codec, offset_index, column_index), stats, [encrypted, elsewhere])| Chunk {
-                data_page_offset: longs[0],
-                dictionary_offset: longs[1],
-                compressed_bytes: longs[2],
+            |((data, longs, codec, [offset_index, column_index, bloom_filter]), stats, [encrypted, elsewhere])| Chunk {
+                data_page_offset: data[0],
+                dictionary_offset: longs[0],
+                compressed_bytes: data[1],
                 codec,
-                values: longs[3],
+                values: longs[1],
                 offset_index,
                 column_index,
+                bloom_filter,
                 stats: stats.map(Box::new),
                 encrypted,
                 elsewhere,
+                overlaps: false,
             },
         )
     }
@@ -575,10 +584,10 @@ mod tests {
             group
         };
         let groups = chunks.iter().map(|(rows, _)| u64::from(*rows)).map(group).collect();
-        let (schema_thrift, type_ordered) = (schema(), type_ordered.to_vec());
-        let metadata = footer::schema_only(&schema_thrift).unwrap();
+        let schema = SchemaTree::decode(&schema(), &Limits::default()).unwrap();
         let chunks = chunks.into_iter().flat_map(|(_, chunks)| chunks).collect();
-        FileIndex::new(Footer { metadata, schema_thrift, groups, chunks, sorted_by, type_ordered }, FILE_SIZE)
+        let footer = Footer { schema, groups, chunks, sorted_by, type_ordered: type_ordered.to_vec() };
+        FileIndex::new(footer, FILE_SIZE, FILE_SIZE - 1_000, &Limits::default())
     }
 
     /// Everything that an index holds, as text.
@@ -588,7 +597,8 @@ mod tests {
         tables.sort();
         let (groups, chunks) = (&index.groups, &index.chunks);
         let (sorted_by, ordered) = (index.sorted_by, &index.type_ordered);
-        format!("{} {groups:?} {chunks:?} {sorted_by:?} {ordered:?} {tables:?} {}", index.file_size, index.weight())
+        let (ends, weight) = ((index.file_size, index.data_end), index.weight());
+        format!("{ends:?} {groups:?} {chunks:?} {sorted_by:?} {ordered:?} {tables:?} {weight}")
     }
 
     proptest! {

@@ -132,7 +132,7 @@ impl<'a> Deltas<'a> {
     }
 
     fn is_too_wide(&mut self, page_values: u32) -> Option<bool> {
-        let mut wide = false;
+        let mut wide = i32::try_from(self.first).is_err();
         self.miniblocks(page_values, |least, bits, _| wide |= i32::try_from(least).is_err() || bits > MAX_READ_BITS)?;
         Some(wide)
     }
@@ -249,6 +249,13 @@ mod tests {
         let plain: Vec<i32> =
             rewritten.buffer().chunks(4).map(|bytes| i32::from_le_bytes(bytes.try_into().unwrap())).collect();
         assert_eq!(plain, [0, 4_000_000_000_u32 as i32, 0]);
+    }
+
+    #[test]
+    fn a_first_value_beyond_31_bits_is_read() {
+        let rewritten = readable(page(packed(4_000_000_000, -1, 1, &[1, 0]), 3), &int32_column());
+        let plain = [4_000_000_000_u32, 4_000_000_000, 3_999_999_999].map(u32::to_le_bytes).concat();
+        assert_eq!((rewritten.encoding(), &rewritten.buffer()[..]), (Encoding::PLAIN, &plain[..]));
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! A search within one row group: which rows hold a key, and which data pages hold the answer's values.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use parquet::column::page::Page;
 
-use crate::chunk::{Learning, PageTable, Place};
+use crate::chunk::PageTable;
 use crate::data_page::inflate;
 use crate::delta::readable;
-use crate::error::{Error, shown};
+use crate::error::Error;
 use crate::fetched::{Fetched, Wanted};
-use crate::footer::read_column_index;
+use crate::key_column::Probes;
 use crate::key_scan::{KeyPage, KeyScan, Match};
 use crate::search::{FoundRows, Plan};
+use crate::sieve::{self, Sieve};
+use crate::tables::{Tables, about};
 
 /// Inflated bytes of key data pages that are gone through with one reader.
 const SCANNED_AT_ONCE_BYTES: usize = 16 << 20;
@@ -21,11 +22,11 @@ const SCANNED_AT_ONCE_BYTES: usize = 16 << 20;
 /// One row group that may hold a key.
 pub(crate) struct GroupSearch {
     group: usize,
-    tables: BTreeMap<usize, Arc<PageTable>>,
-    /// Leaves whose offset index turned out to be damaged: their tables are learned from their chunks.
-    distrusted: BTreeSet<usize>,
-    /// Tables in the making.
-    learning: BTreeMap<usize, Learning>,
+    tables: Tables,
+    /// Set while the key's bloom filter is asked.
+    sieve: Option<Sieve>,
+    /// The keys that the bloom filter left; none before it was asked, or where it need not be.
+    sifted: Option<Probes>,
     /// Set while key data pages are gone through.
     scan: Option<KeyScan>,
     /// Set when all of them were.
@@ -34,22 +35,12 @@ pub(crate) struct GroupSearch {
     written: usize,
     /// The matches that are written next.
     stretch: Option<Range<usize>>,
-    notes: Vec<String>,
 }
 
 impl GroupSearch {
     pub(crate) fn new(group: usize) -> Self {
-        Self {
-            group,
-            tables: BTreeMap::new(),
-            distrusted: BTreeSet::new(),
-            learning: BTreeMap::new(),
-            scan: None,
-            matches: None,
-            written: 0,
-            stretch: None,
-            notes: Vec::new(),
-        }
+        let tables = Tables::new(group);
+        Self { group, tables, sieve: None, sifted: None, scan: None, matches: None, written: 0, stretch: None }
     }
 
     /// The matches found so far, of a row group that may not be gone through yet.
@@ -68,7 +59,7 @@ impl GroupSearch {
     }
 
     pub(crate) fn take_notes(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.notes)
+        std::mem::take(&mut self.tables.notes)
     }
 
     /// Finds the rows that hold a key, or wants what is missing to find them.
@@ -82,32 +73,58 @@ impl GroupSearch {
             return Ok(());
         }
         let leaf = plan.column.leaf;
-        let Some(table) = self.table(plan, leaf, fetched, wanted)? else {
+        let is_indexed = plan.index.chunk(self.group, leaf).offset_index(plan.index.file_size).is_some();
+        if self.tables.get(plan, leaf).is_none() && !is_indexed {
+            // Nothing is known of the data pages: the whole chunk would have to be read.
+            let range = plan.index.chunk_range(self.group, leaf)?;
+            if !self.is_worth_it(plan, range.end - range.start, fetched, wanted) {
+                return Ok(());
+            }
+        }
+        let Some(table) = self.tables.table(plan, leaf, fetched, wanted)? else {
             // The offset indexes of the answer's columns are read along: they will be needed if the key is there.
             for leaf in &plan.projection.leaves {
-                self.want_offset_index(plan, *leaf, fetched, wanted);
+                self.tables.want_offset_index(plan, *leaf, fetched, wanted);
             }
             return Ok(());
         };
         match self.scan_pages(plan, &table, fetched, wanted) {
             // The offset index may be what is wrong: it is believed only as long as the data pages agree with it.
-            Err(Error::Corrupt(why)) if self.distrust(plan, leaf) => {
-                self.notes.push(format!("row group {}: the key's offset index is not used: {why}", self.group));
+            Err(Error::Corrupt(why)) if self.tables.distrust(plan, leaf) => {
+                (self.scan, self.stretch) = (None, None);
+                self.tables.notes.push(format!("row group {}: the key's offset index is not used: {why}", self.group));
                 self.find_matches(plan, fetched, wanted)
             }
             result => result,
         }
     }
 
-    /// Learns a leaf's table anew if it came from an offset index; false if there is nothing to distrust.
-    fn distrust(&mut self, plan: &Plan, leaf: usize) -> bool {
-        let is_indexed = plan.index.chunk(self.group, leaf).offset_index(plan.index.file_size).is_some();
-        let is_news = is_indexed && self.distrusted.insert(leaf);
-        if is_news {
-            (self.scan, self.stretch) = (None, None);
-            self.tables.remove(&leaf);
+    /// Whether so many bytes of key data pages are to be read now. Before many are, the bloom filter is asked, if there
+    /// is one; where it rules out every key, the search of the row group ends.
+    fn is_worth_it(&mut self, plan: &Plan, bytes: u64, fetched: &mut Fetched, wanted: &mut Wanted) -> bool {
+        if self.sifted.is_some() || bytes < sieve::WORTH_BYTES {
+            return true;
         }
-        is_news
+        let place = plan.index.chunk(self.group, plan.column.leaf).bloom_filter(plan.index.data_end);
+        let new = || place.and_then(|place| Sieve::new(place, &plan.column, &plan.probes));
+        let Some(sieve) = self.sieve.take().or_else(new) else { return true };
+        let Some(left) = sieve.sift(&plan.probes, &plan.limits, fetched, wanted) else {
+            self.sieve = Some(sieve);
+            return false;
+        };
+        let (asked, left_over) = (plan.probes.keys().count(), left.keys().count());
+        let group = self.group;
+        self.tables.notes.push(format!("row group {group}: {left_over} of {asked} keys by the bloom filter"));
+        if left_over == 0 {
+            self.matches = Some(Vec::new());
+        }
+        self.sifted = Some(left);
+        left_over > 0
+    }
+
+    /// The keys that the row group may hold.
+    fn probes<'a>(&'a self, plan: &'a Plan) -> &'a Probes {
+        self.sifted.as_ref().unwrap_or(&plan.probes)
     }
 
     fn scan_pages(
@@ -118,13 +135,20 @@ impl GroupSearch {
         wanted: &mut Wanted,
     ) -> Result<(), Error> {
         let is_first_round = self.scan.is_none();
+        if is_first_round && self.sifted.is_none() {
+            let length = |page: usize| u64::from(table.pages[page].length);
+            let bytes = table.candidates(&plan.probes).into_iter().map(length).sum();
+            if !self.is_worth_it(plan, bytes, fetched, wanted) {
+                return Ok(());
+            }
+        }
         let mut scan = self.scan.take().unwrap_or_else(|| {
-            let candidates = table.candidates(&plan.probes);
+            let candidates = table.candidates(self.probes(plan));
             let learns = !table.has_ranges() && candidates.len() == table.len();
             KeyScan::new(candidates, plan.query.keys.len(), plan.query.row_limit, learns)
         });
         self.go_through(plan, table, &mut scan, fetched)?;
-        if !scan.left().is_empty() && !scan.has_enough(&plan.probes) {
+        if !scan.left().is_empty() && !scan.has_enough(self.probes(plan)) {
             let dictionary = table.dictionary.iter().filter(|_| scan.dictionary.is_none()).cloned();
             let pages = scan.left().iter().map(|page| table.page_range(*page));
             for range in dictionary.chain(pages).filter(|range| !fetched.has(range)) {
@@ -141,7 +165,7 @@ impl GroupSearch {
         }
         let from = if table.has_ranges() { "page index" } else { "no bounds of data pages" };
         let (group, pages, candidates) = (self.group, table.len(), scan.candidates.len());
-        self.notes.push(format!("row group {group}: {candidates} of {pages} key data pages ({from})"));
+        self.tables.notes.push(format!("row group {group}: {candidates} of {pages} key data pages ({from})"));
         if let Some(bounds) = scan.take_learned() {
             plan.index.keep_table(group, plan.column.leaf, &Arc::new(table.with_learned_bounds(bounds)));
         }
@@ -179,9 +203,9 @@ impl GroupSearch {
                 return Ok(());
             }
             let first = scan.left().first().map(|page| (*page, table.page_range(*page).start));
-            let gone = scan.go_through((&plan.column, &plan.probes), pages, &plan.limits);
+            let gone = scan.go_through((&plan.column, self.probes(plan)), pages, &plan.limits);
             gone.map_err(|error| self.about(plan, first, error))?;
-            if scan.has_enough(&plan.probes) {
+            if scan.has_enough(self.probes(plan)) {
                 return Ok(());
             }
         }
@@ -199,11 +223,13 @@ impl GroupSearch {
     ) -> Result<(), Error> {
         let mut ranges = Vec::new();
         for leaf in &plan.projection.leaves {
-            let known = self.tables.get(leaf).cloned().or_else(|| plan.index.table(self.group, *leaf));
+            let known = self.tables.get(plan, *leaf);
             let offsets = plan.index.chunk(self.group, *leaf).offset_index(plan.index.file_size);
             let table = match known {
                 // Its offset index came along with the key's. A repeated lookup must want the same pages as this one.
-                None if offsets.is_some_and(|range| fetched.has(&range)) => self.table(plan, *leaf, fetched, wanted)?,
+                None if offsets.is_some_and(|range| fetched.has(&range)) => {
+                    self.tables.table(plan, *leaf, fetched, wanted)?
+                }
                 known => known,
             };
             match table {
@@ -232,7 +258,7 @@ impl GroupSearch {
             if wanted.is_full() {
                 return Ok(None);
             }
-            missing_table |= self.table(plan, *leaf, fetched, wanted)?.is_none();
+            missing_table |= self.tables.table(plan, *leaf, fetched, wanted)?.is_none();
         }
         if missing_table {
             return Ok(None);
@@ -253,7 +279,7 @@ impl GroupSearch {
     /// The first matches that are not written yet and whose data pages take about a window.
     fn cut_stretch(&self, plan: &Plan) -> Result<Range<usize>, Error> {
         let matches = self.matches.as_deref().unwrap_or_default();
-        let tables = plan.projection.leaves.iter().filter_map(|leaf| self.tables.get(leaf));
+        let tables = plan.projection.leaves.iter().filter_map(|leaf| self.tables.known().get(leaf));
         let mut columns: Vec<Cursor<'_>> = tables.map(|table| Cursor::new(table)).collect();
         let first = matches.get(self.written).map(|(row, _)| *row);
         let (mut bytes, mut end, mut window) = (0_u64, self.written, plan.limits.scan_bytes);
@@ -283,14 +309,14 @@ impl GroupSearch {
     fn ranges_of(&self, plan: &Plan, stretch: &Range<usize>) -> Vec<Range<u64>> {
         let found = self.found(stretch.clone());
         let rows = found.rows();
-        let tables = plan.projection.leaves.iter().filter_map(|leaf| self.tables.get(leaf));
+        let tables = plan.projection.leaves.iter().filter_map(|leaf| self.tables.known().get(leaf));
         tables.flat_map(|table| page_ranges(table, rows.iter().map(|row| *row..row + 1))).collect()
     }
 
     /// Some of the matches, with what is known of the answer's columns.
     pub(crate) fn found(&self, stretch: Range<usize>) -> FoundRows<'_> {
         let matches = self.matches.as_deref().unwrap_or_default().get(stretch).unwrap_or_default();
-        FoundRows { group: self.group, matches, tables: &self.tables }
+        FoundRows { group: self.group, matches, tables: self.tables.known() }
     }
 
     /// These matches are in the answer; true when they were the last.
@@ -302,133 +328,9 @@ impl GroupSearch {
         self.matches.as_ref().is_none_or(|matches| self.written >= matches.len())
     }
 
-    /// The page table of a leaf: known, or made from fetched bytes; else none, and what is missing is wanted.
-    fn table(
-        &mut self,
-        plan: &Plan,
-        leaf: usize,
-        fetched: &mut Fetched,
-        wanted: &mut Wanted,
-    ) -> Result<Option<Arc<PageTable>>, Error> {
-        if let Some(table) = self.tables.get(&leaf) {
-            return Ok(Some(table.clone()));
-        }
-        let is_key = leaf == plan.column.leaf;
-        let bounds = plan.index.chunk(self.group, leaf).column_index(plan.index.file_size).filter(|_| is_key);
-        let known = plan.index.table(self.group, leaf).filter(|table| bounds.is_none() || table.has_bounds());
-        let table = match known.filter(|_| !self.distrusted.contains(&leaf)) {
-            Some(table) => table,
-            None => {
-                let Some(table) = self.indexed_table(plan, leaf, bounds, fetched, wanted)? else { return Ok(None) };
-                let table = Arc::new(table);
-                plan.index.keep_table(self.group, leaf, &table);
-                table
-            }
-        };
-        self.tables.insert(leaf, table.clone());
-        Ok(Some(table))
-    }
-
-    fn indexed_table(
-        &mut self,
-        plan: &Plan,
-        leaf: usize,
-        bounds: Option<Range<u64>>,
-        fetched: &mut Fetched,
-        wanted: &mut Wanted,
-    ) -> Result<Option<PageTable>, Error> {
-        let (chunk, size) = (plan.index.chunk(self.group, leaf), plan.index.file_size);
-        let range = plan.index.chunk_range(self.group, leaf)?;
-        let Some(offset_index) = chunk.offset_index(size).filter(|_| !self.distrusted.contains(&leaf)) else {
-            return self.learned_table(plan, leaf, range, fetched, wanted);
-        };
-        let offsets = fetched.get(&offset_index);
-        let column_index = bounds.as_ref().map(|range| fetched.get(range));
-        if offsets.is_none() {
-            wanted.add("index", offset_index);
-        }
-        if let (Some(None), Some(range)) = (&column_index, bounds) {
-            wanted.add("index", range);
-        }
-        let (Some(offsets), None | Some(Some(_))) = (offsets, &column_index) else { return Ok(None) };
-        let rows = plan.index.groups[self.group].rows;
-        let Ok(table) = PageTable::from_offset_index(&offsets, &range, rows, &plan.limits) else {
-            self.notes
-                .push(format!("row group {}: the offset index of leaf {leaf} is damaged and not used", self.group));
-            self.distrusted.insert(leaf);
-            return self.learned_table(plan, leaf, range, fetched, wanted);
-        };
-        Ok(Some(match column_index.flatten().map(|bytes| read_column_index(&bytes, &plan.limits)) {
-            Some(Ok(index)) => table.with_bounds(&index, &plan.column, plan.index.is_type_ordered(leaf)),
-            Some(Err(error)) => {
-                self.notes.push(format!("row group {}: {error}: not used", self.group));
-                table
-            }
-            None => table,
-        }))
-    }
-
-    /// Learns where a chunk's data pages are, as far as the chunk's bytes are there.
-    fn learned_table(
-        &mut self,
-        plan: &Plan,
-        leaf: usize,
-        range: Range<u64>,
-        fetched: &mut Fetched,
-        wanted: &mut Wanted,
-    ) -> Result<Option<PageTable>, Error> {
-        let bytes = range.end - range.start;
-        if bytes > plan.limits.learn_bytes {
-            let limit = plan.limits.learn_bytes;
-            return Err(Error::Limit(format!(
-                "a column chunk of {bytes} bytes without an offset index, at most {limit} are read"
-            )));
-        }
-        let chunk = plan.index.chunk(self.group, leaf);
-        let place = Place {
-            chunk,
-            rows: plan.index.groups[self.group].rows,
-            codec: chunk.codec()?,
-            max_rep_level: plan.index.schema().column(leaf).max_rep_level(),
-        };
-        let learning = self.learning.entry(leaf).or_insert_with(|| Learning::new(range));
-        loop {
-            let window = learning.window(plan.limits.scan_bytes);
-            let Some(bytes) = fetched.get(&window) else {
-                wanted.add("whole chunks", window);
-                return Ok(None);
-            };
-            let learned = learning.go_on(&bytes, &place, &plan.limits);
-            fetched.let_go(&window);
-            if let Some(table) = learned.map_err(|error| about(plan, (self.group, leaf), None, error))? {
-                self.learning.remove(&leaf);
-                self.notes.push(format!("row group {}: learned the data pages of leaf {leaf}", self.group));
-                return Ok(Some(table));
-            }
-        }
-    }
-
-    /// Wants a leaf's offset index if nothing is known of its data pages and the file has one.
-    fn want_offset_index(&self, plan: &Plan, leaf: usize, fetched: &Fetched, wanted: &mut Wanted) {
-        if self.tables.contains_key(&leaf) || plan.index.table(self.group, leaf).is_some() {
-            return;
-        }
-        let range = plan.index.chunk(self.group, leaf).offset_index(plan.index.file_size);
-        if let Some(range) = range.filter(|range| !fetched.has(range)) {
-            wanted.add("index", range);
-        }
-    }
-
     fn about(&self, plan: &Plan, page: Option<(usize, u64)>, error: Error) -> Error {
         about(plan, (self.group, plan.column.leaf), page, error)
     }
-}
-
-/// Says which column chunk an error is about, and which data page: its ordinal and its offset in the file.
-fn about(plan: &Plan, (group, leaf): (usize, usize), page: Option<(usize, u64)>, error: Error) -> Error {
-    let page = page.map(|(page, offset)| format!("data page {page} (offset {offset}) of ")).unwrap_or_default();
-    let column = plan.index.schema().column(leaf).path().string();
-    error.within(&format!("{page}column `{}`, row group {group}", shown(&column)))
 }
 
 /// How far the data pages of one column have been counted.

@@ -21,7 +21,6 @@ pub mod answer;
 #[cfg(feature = "parquet")]
 mod arrow_rows;
 #[cfg(feature = "parquet")]
-#[expect(dead_code, reason = "searches use it next")]
 mod bloom;
 #[cfg(feature = "parquet")]
 mod chunk;
@@ -63,5 +62,9 @@ mod row_reader;
 mod schema_tree;
 #[cfg(feature = "parquet")]
 pub mod search;
+#[cfg(feature = "parquet")]
+mod sieve;
+#[cfg(feature = "parquet")]
+mod tables;
 #[cfg(feature = "parquet")]
 mod thrift;

@@ -160,3 +160,50 @@ fn more_rows_than_an_answer_may_have_are_an_error_before_they_are_held() {
     let (answer, _) = ask(&open(&file), &file, (&keys[..99], None), &limits);
     assert_eq!(answer.unwrap().row_number.len(), 99);
 }
+
+#[test]
+fn a_bloom_filter_spares_an_absent_key_the_whole_column() {
+    let filtered = |builder: parquet::file::properties::WriterPropertiesBuilder, with_index: bool| {
+        let statistics = if with_index { EnabledStatistics::Page } else { EnabledStatistics::None };
+        builder
+            .set_bloom_filter_enabled(true)
+            .set_statistics_enabled(statistics)
+            .set_offset_index_disabled(!with_index)
+            .set_compression(parquet::basic::Compression::UNCOMPRESSED)
+            .build()
+    };
+    for with_index in [false, true] {
+        let file = shuffled(|builder| filtered(builder, with_index));
+        let index = open(&file);
+        let absent: Vec<Key> = (0..20).map(|key| Key::Int(ROWS + key * 2 + 1)).collect();
+        let mut asked_of_filter = 0;
+        for key in &absent {
+            let (answer, rounds) = ask(&index, &file, (std::slice::from_ref(key), None), &Limits::default());
+            assert_eq!(answer.unwrap().statuses, [KeyStatus::NotFound]);
+            let bytes: u64 = rounds.iter().map(|(_, ranges)| bytes_of(ranges)).sum();
+            asked_of_filter += u32::from(bytes < 10_000);
+        }
+        // A filter errs now and then, and the first lookup with an index reads that.
+        assert!(asked_of_filter >= 15, "{asked_of_filter} of 20 ended at the filter");
+        for row in [0, 7, ROWS - 1] {
+            let (answer, _) = ask(&index, &file, (&[Key::Int(shuffle(row) * 2)], None), &Limits::default());
+            assert_eq!(answer.unwrap().row_number, [row as u64]);
+        }
+    }
+}
+
+/// A permutation of the rows.
+fn shuffle(row: i64) -> i64 {
+    row * 7_919 % ROWS
+}
+
+/// As `file`, in no order.
+fn shuffled(properties: impl FnOnce(parquet::file::properties::WriterPropertiesBuilder) -> WriterProperties) -> Bytes {
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..ROWS).map(|row| shuffle(row) * 2)));
+    let batch = RecordBatch::try_from_iter([("k", keys)]).unwrap();
+    let builder = WriterProperties::builder().set_data_page_row_count_limit(ROWS_OF_A_PAGE);
+    let builder = builder.set_write_batch_size(ROWS_OF_A_PAGE).set_dictionary_enabled(false);
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(builder))).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap().into()
+}

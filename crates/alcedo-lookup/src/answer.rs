@@ -1,23 +1,25 @@
 //! Answers of one file: what a search ends in, and the pages form decoded on the client's side.
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, StructArray};
-use arrow_buffer::NullBuffer;
-use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{Field, Schema};
+use arrow_array::RecordBatch;
 use bytes::Bytes;
+use parquet::schema::types::ColumnDescPtr;
 
 use crate::arrow_rows::RowWriter;
+use crate::arrow_stream::ArrowStream;
 use crate::codec::Codec;
-use crate::data_page::inflate;
+use crate::data_page::StoredPage;
 use crate::error::Error;
 use crate::fetched::Fetched;
+use crate::fetched_group::{FetchedGroup, LeafPages};
+use crate::int96::{self, Int96Columns};
 use crate::limits::Limits;
+use crate::page_place::{Group, PagePlace};
 use crate::projection::Projection;
-use crate::row_reader::LeafPages;
 use crate::schema::RowSchema;
 use crate::schema_tree::SchemaTree;
 use crate::search::{FoundRows, Plan};
@@ -131,16 +133,17 @@ pub(crate) struct AnswerWriter {
 enum Writing {
     Compact(CompactRows),
     Arrow(ArrowStream),
-    Pages { pages: Pages, bytes: usize },
+    Pages { pages: Pages, bytes: usize, int96: Int96Columns },
 }
 
 impl AnswerWriter {
     /// An answer without rows yet, in the form that the plan's query asks for.
     pub(crate) fn new(plan: &Plan) -> Self {
+        let int96 = Int96Columns::new(&plan.projection, plan.index.schema());
         let body = match plan.query.form {
-            Form::CompactRows => Writing::Compact(CompactRows::new(&plan.limits)),
-            Form::ArrowIpc => Writing::Arrow(ArrowStream::default()),
-            Form::Pages => Writing::Pages { pages: empty_pages(plan), bytes: 0 },
+            Form::CompactRows => Writing::Compact(CompactRows::new(int96, &plan.limits)),
+            Form::ArrowIpc => Writing::Arrow(ArrowStream::new(int96)),
+            Form::Pages => Writing::Pages { pages: empty_pages(plan), bytes: 0, int96 },
         };
         Self { schema: plan.projection.schema.clone(), key_index: Vec::new(), row_number: Vec::new(), body }
     }
@@ -157,18 +160,29 @@ impl AnswerWriter {
         let first_row = plan.index.groups[found.group].first_row;
         self.key_index.extend(found.matches.iter().map(|(_, key)| *key));
         self.row_number.extend(found.matches.iter().map(|(row, _)| first_row + row));
+        let distinct = found.rows();
+        let group = fetched_group(plan, found, &distinct, fetched)?;
+        let projection = &plan.projection;
+        let mut rows = found.matches.iter().map(|(row, _)| *row).peekable();
         match &mut self.body {
-            Writing::Compact(rows) => {
-                let batches = read_batches(plan, found, fetched)?;
-                rows.write(&plan.projection, &batches, found.matches.iter().map(|(row, _)| *row))
-            }
+            Writing::Compact(compact) => projection.read(&group, &distinct, &|_| true, &mut |batch| {
+                compact.widen(projection, batch)?;
+                compact.write(projection, batch, &mut rows)
+            }),
             Writing::Arrow(stream) => {
-                for batch in repeat_rows(&read_batches(plan, found, fetched)?, found.matches)? {
-                    stream.write(plan, &batch)?;
-                }
-                Ok(())
+                projection.read(&group, &distinct, &|_| true, &mut |batch| stream.write(plan, batch, &mut rows))
             }
-            Writing::Pages { pages, bytes } => add_pages(plan, found, fetched, pages, bytes),
+            Writing::Pages { pages, bytes, int96 } => {
+                if !int96.is_empty() {
+                    // Only the values say which unit the schema must name.
+                    let holds_int96: Vec<bool> =
+                        (0..projection.roots.len()).map(|root| int96.in_root(projection, root)).collect();
+                    projection.read(&group, &distinct, &|root| holds_int96[root], &mut |batch| {
+                        int96.widen(projection, batch).map(|_| ())
+                    })?;
+                }
+                add_pages(plan, found, fetched, pages, bytes)
+            }
         }
     }
 
@@ -177,107 +191,112 @@ impl AnswerWriter {
     /// # Errors
     /// The rows cannot be brought to their form.
     pub(crate) fn finish(self, statuses: Vec<KeyStatus>, notes: Vec<String>) -> Result<FileAnswer, Error> {
-        let body = match self.body {
-            Writing::Compact(rows) => Body::Compact(rows.bytes.into()),
-            Writing::Arrow(stream) => Body::ArrowIpc(stream.finish()?),
-            Writing::Pages { pages, .. } => Body::Pages(pages),
+        let (body, int96) = match self.body {
+            Writing::Compact(rows) => (Body::Compact(rows.bytes.into()), rows.int96),
+            Writing::Arrow(stream) => {
+                let (bytes, int96) = stream.finish(&self.schema)?;
+                (Body::ArrowIpc(bytes), int96)
+            }
+            Writing::Pages { pages, int96, .. } => (Body::Pages(pages), int96),
         };
-        let (key_index, row_number) = (self.key_index, self.row_number);
-        Ok(FileAnswer { schema: self.schema, key_index, row_number, statuses, body, notes })
+        let (key_index, row_number, schema) = (self.key_index, self.row_number, int96.schema(&self.schema));
+        Ok(FileAnswer { schema, key_index, row_number, statuses, body, notes })
     }
 }
 
 /// Compact rows in the making, within the bound of an answer.
 struct CompactRows {
     writer: RowWriter,
+    int96: Int96Columns,
+    /// Answer column and offset in `bytes` of each INT96 timestamp.
+    int96_places: Vec<(usize, usize)>,
     max_bytes: usize,
     bytes: Vec<u8>,
 }
 
 impl CompactRows {
-    fn new(limits: &Limits) -> Self {
-        Self { writer: RowWriter::default(), max_bytes: limits.answer_bytes, bytes: Vec::new() }
+    fn new(int96: Int96Columns, limits: &Limits) -> Self {
+        let max_bytes = limits.answer_bytes;
+        Self { writer: RowWriter::default(), int96, int96_places: Vec::new(), max_bytes, bytes: Vec::new() }
     }
 
-    /// Writes a row per entry of `rows`, which ascend and may repeat; the batches hold the distinct ones.
+    /// Brings the units of INT96 timestamps to what the batch needs, also in the rows that are written already.
+    fn widen(&mut self, projection: &Projection, batch: &RecordBatch) -> Result<(), Error> {
+        if self.int96.is_empty() {
+            return Ok(());
+        }
+        for column in self.int96.widen(projection, batch)? {
+            for (_, at) in self.int96_places.iter().filter(|(other, _)| *other == column) {
+                let Some(count) = self.bytes[*at..].first_chunk_mut::<8>() else { continue };
+                let nanoseconds = i64::from_le_bytes(*count);
+                let name = &projection.schema.columns[column].name;
+                *count = int96::to_microseconds(nanoseconds).ok_or_else(|| int96::no_unit(name))?.to_le_bytes();
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the batch's rows, each as often as it comes next in `rows`, which ascend.
     fn write(
         &mut self,
         projection: &Projection,
-        batches: &[RecordBatch],
-        rows: impl Iterator<Item = u64>,
+        batch: &RecordBatch,
+        rows: &mut Peekable<impl Iterator<Item = u64>>,
     ) -> Result<(), Error> {
-        let mut places = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |i| (batch, i)));
-        let mut current = None;
-        for row in rows {
-            let place = match current {
-                Some((at, place)) if at == row => Some(place),
-                _ => places.next(),
-            };
-            let (batch, i) = place.ok_or_else(|| Error::corrupt("a found row was not read"))?;
-            current = Some((row, (batch, i)));
-            self.writer.write(projection, batch, i, &mut self.bytes)?;
-            if self.bytes.len() > self.max_bytes {
-                return Err(too_large("rows", self.max_bytes));
+        for i in 0..batch.num_rows() {
+            let row = rows.next().ok_or_else(|| Error::corrupt("more rows were read than found"))?;
+            loop {
+                let places = &mut self.int96_places;
+                self.writer.write((projection, &self.int96), (batch, i), &mut self.bytes, places)?;
+                if self.bytes.len() > self.max_bytes {
+                    return Err(too_large("rows", self.max_bytes));
+                }
+                if rows.next_if_eq(&row).is_none() {
+                    break;
+                }
             }
         }
         Ok(())
     }
 }
 
-fn too_large(what: &str, bound: usize) -> Error {
+pub(crate) fn too_large(what: &str, bound: usize) -> Error {
     Error::AnswerTooLarge(format!("the {what} take more than {bound} bytes: select fewer columns or set a row limit"))
 }
 
-/// An Arrow IPC stream in the making; without rows it stays empty.
-#[derive(Default)]
-struct ArrowStream(Option<StreamWriter<Vec<u8>>>);
-
-impl ArrowStream {
-    fn write(&mut self, plan: &Plan, batch: &RecordBatch) -> Result<(), Error> {
-        let batch = project(&plan.projection, batch)?;
-        let writer = match &mut self.0 {
-            Some(writer) => writer,
-            None => self.0.insert(StreamWriter::try_new(Vec::new(), &batch.schema()).map_err(broken)?),
-        };
-        writer.write(&batch).map_err(broken)?;
-        if writer.get_ref().len() > plan.limits.answer_bytes {
-            return Err(too_large("rows", plan.limits.answer_bytes));
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Bytes, Error> {
-        self.0.map_or(Ok(Bytes::new()), |writer| Ok(writer.into_inner().map_err(broken)?.into()))
-    }
-}
-
-fn broken(error: arrow_schema::ArrowError) -> Error {
-    Error::corrupt(error.to_string())
-}
-
-/// The found rows of a row group as record batches.
-fn read_batches(plan: &Plan, found: &FoundRows<'_>, fetched: &Fetched) -> Result<Vec<RecordBatch>, Error> {
-    let rows = found.rows();
+/// The fetched pages of a row group that hold the found rows.
+fn fetched_group<'a>(
+    plan: &'a Plan,
+    found: &FoundRows<'_>,
+    rows: &[u64],
+    fetched: &Fetched,
+) -> Result<FetchedGroup<'a>, Error> {
     let mut leaves = BTreeMap::new();
     for (leaf, table) in found.tables.iter().filter(|(leaf, _)| plan.projection.leaves.binary_search(leaf).is_ok()) {
         let codec = plan.index.chunk(found.group, *leaf).codec()?;
-        let column = || plan.index.schema().column(*leaf).path().string();
-        let page = |range: Range<u64>| {
+        let column = plan.index.schema().column(*leaf);
+        let page = |range: Range<u64>, ordinal: Option<usize>| {
+            let group = Group::Ordinal(found.group);
+            let place = PagePlace { column: column.clone(), group, ordinal, offset: Some(range.start) };
             let bytes = fetched.get(&range).ok_or_else(|| Error::corrupt("a fetched data page was lost"))?;
-            inflate(&bytes, codec, &plan.limits).map_err(|error| match error {
-                Error::Checksum(what) => Error::Checksum(format!("{what} of `{}` at offset {}", column(), range.start)),
-                other => other,
-            })
+            StoredPage::new(bytes, codec, place, &plan.limits)
         };
-        let mut pages = LeafPages { unaligned: !table.aligned, ..LeafPages::default() };
-        for i in wanted_pages(table, &rows) {
+        let data_page = |i: usize| {
             let at = table.page_rows(i);
-            pages.pages.push((at.start, at.end - at.start, page(table.page_range(i))?));
-        }
-        pages.dictionary = table.dictionary.clone().map(page).transpose()?;
-        leaves.insert(*leaf, pages);
+            Ok((at.start, at.end - at.start, page(table.page_range(i), Some(i))?))
+        };
+        let pages = wanted_pages(table, rows).into_iter().map(data_page).collect::<Result<_, Error>>()?;
+        let dictionary = table.dictionary.clone().map(|range| page(range, None)).transpose()?;
+        let column = column.clone();
+        leaves.insert(*leaf, LeafPages { column, dictionary, pages, unaligned: !table.aligned });
     }
-    plan.projection.read(&plan.index.metadata, plan.index.groups[found.group].rows, &leaves, &rows)
+    Ok(FetchedGroup {
+        metadata: &plan.index.metadata,
+        group: Group::Ordinal(found.group),
+        rows: plan.index.groups[found.group].rows,
+        leaves,
+        limits: plan.limits.clone(),
+    })
 }
 
 /// The data pages that hold these ascending rows, ascending.
@@ -286,55 +305,6 @@ fn wanted_pages(table: &crate::chunk::PageTable, rows: &[u64]) -> Vec<usize> {
     pages.sort_unstable();
     pages.dedup();
     pages
-}
-
-/// A row that several keys ask for stands in the answer once per key.
-fn repeat_rows(batches: &[RecordBatch], matches: &[(u64, u32)]) -> Result<Vec<RecordBatch>, Error> {
-    if matches.windows(2).all(|pair| pair[0].0 != pair[1].0) {
-        return Ok(batches.to_vec());
-    }
-    let mut counts: Vec<usize> = Vec::new();
-    for (i, (row, _)) in matches.iter().enumerate() {
-        match counts.last_mut() {
-            Some(count) if i > 0 && matches[i - 1].0 == *row => *count += 1,
-            _ => counts.push(1),
-        }
-    }
-    let mut counts = counts.into_iter();
-    let mut repeated = Vec::new();
-    for batch in batches {
-        for (row, count) in (0..batch.num_rows()).zip(counts.by_ref()) {
-            repeated.extend(std::iter::repeat_n(batch.slice(row, 1), count));
-        }
-    }
-    Ok(repeated)
-}
-
-/// The answer's columns out of a batch of whole root columns.
-fn project(projection: &Projection, batch: &RecordBatch) -> Result<RecordBatch, Error> {
-    let (mut fields, mut arrays) = (Vec::new(), Vec::new());
-    for (path, column) in projection.paths.iter().zip(&projection.schema.columns) {
-        let array = reach(batch, path)?;
-        fields.push(Field::new(&column.name, array.data_type().clone(), true));
-        arrays.push(array);
-    }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(|error| Error::corrupt(error.to_string()))
-}
-
-/// Follows a path through structs; a value is null where a struct around it is.
-fn reach(batch: &RecordBatch, path: &[usize]) -> Result<ArrayRef, Error> {
-    use arrow_array::Array;
-    let (root, inner) = path.split_first().ok_or_else(|| Error::corrupt("a column without a path"))?;
-    let mut array = batch.column(*root).clone();
-    for field in inner {
-        let outer: &StructArray =
-            array.as_any().downcast_ref().ok_or_else(|| Error::corrupt("a struct's values are no struct"))?;
-        let child = outer.column(*field);
-        let nulls = NullBuffer::union(outer.nulls(), child.nulls());
-        let data = child.to_data().into_builder().nulls(nulls).build();
-        array = arrow_array::make_array(data.map_err(|error| Error::corrupt(error.to_string()))?);
-    }
-    Ok(array)
 }
 
 fn empty_pages(plan: &Plan) -> Pages {
@@ -398,29 +368,55 @@ pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limit
     let file = SchemaTree::decode(&pages.parquet_schema, limits)?;
     let names: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
     let projection = Projection::resolve(&file, Some(&names))?;
+    let int96 = Int96Columns::new(&projection, &file).of_schema(schema);
+    if *int96.schema(&projection.schema) != *schema {
+        return Err(Error::corrupt("the answer's schema is not that of its pages"));
+    }
+    if !row_number.is_sorted() {
+        return Err(Error::corrupt("the answer's rows do not ascend"));
+    }
+    let limits = Arc::new(limits.clone());
     let mut groups: BTreeMap<(u64, u64), BTreeMap<usize, LeafPages>> = BTreeMap::new();
     for column in &pages.columns {
-        let codec = Codec::from_thrift(column.codec)?;
+        let leaf = column.leaf as usize;
+        if leaf >= file.num_columns() {
+            return Err(Error::corrupt(format!("pages of leaf {leaf}, which the schema has not")));
+        }
         for chunk in &column.chunks {
-            let mut leaf = LeafPages { unaligned: !chunk.aligned, ..LeafPages::default() };
-            if !chunk.dictionary.is_empty() {
-                leaf.dictionary = Some(inflate(&chunk.dictionary, codec, limits)?);
-            }
-            for page in &chunk.data_pages {
-                leaf.pages.push((page.first_row, page.rows, inflate(&page.page, codec, limits)?));
-            }
-            groups.entry((chunk.first_row, chunk.rows)).or_default().insert(column.leaf as usize, leaf);
+            let pages = stored_pages(chunk, Codec::from_thrift(column.codec)?, file.column(leaf), &limits)?;
+            groups.entry((chunk.first_row, chunk.rows)).or_default().insert(leaf, pages);
         }
     }
-    let mut out = CompactRows::new(limits);
+    let mut out = CompactRows::new(int96, &limits);
     for ((first_row, rows), leaves) in groups {
         let end = first_row.checked_add(rows).ok_or_else(|| Error::corrupt("a row group ends beyond 2^64"))?;
-        let within: Vec<u64> =
-            row_number.iter().filter(|row| (first_row..end).contains(*row)).map(|row| row - first_row).collect();
+        let from = row_number.partition_point(|row| *row < first_row);
+        let to = row_number.partition_point(|row| *row < end);
+        let within: Vec<u64> = row_number[from..to].iter().map(|row| row - first_row).collect();
         let mut distinct = within.clone();
         distinct.dedup();
-        let batches = projection.read(file.metadata(), rows, &leaves, &distinct)?;
-        out.write(&projection, &batches, within.into_iter())?;
+        let limits = limits.clone();
+        let group = FetchedGroup { metadata: file.metadata(), group: Group::FromRow(first_row), rows, leaves, limits };
+        let mut within = within.into_iter().peekable();
+        projection.read(&group, &distinct, &|_| true, &mut |batch| out.write(&projection, batch, &mut within))?;
     }
     Ok(out.bytes.into())
+}
+
+/// The pages of one chunk as they were sent, checked.
+fn stored_pages(chunk: &PagesChunk, codec: Codec, column: ColumnDescPtr, limits: &Limits) -> Result<LeafPages, Error> {
+    let page = |bytes: &Bytes, ordinal: Option<usize>| {
+        let group = Group::FromRow(chunk.first_row);
+        let place = PagePlace { column: column.clone(), group, ordinal, offset: None };
+        StoredPage::new(bytes.clone(), codec, place, limits)
+    };
+    let dictionary = (!chunk.dictionary.is_empty()).then(|| page(&chunk.dictionary, None)).transpose()?;
+    let mut pages = Vec::with_capacity(chunk.data_pages.len());
+    let mut row = 0;
+    for (i, data_page) in chunk.data_pages.iter().enumerate() {
+        let end = data_page.first_row.checked_add(data_page.rows).filter(|end| *end <= chunk.rows);
+        row = end.filter(|_| data_page.first_row >= row).ok_or_else(|| Error::corrupt("pages that overlap"))?;
+        pages.push((data_page.first_row, data_page.rows, page(&data_page.page, Some(i))?));
+    }
+    Ok(LeafPages { column, dictionary, pages, unaligned: !chunk.aligned })
 }

@@ -13,6 +13,7 @@ use arrow_buffer::ToByteSlice;
 use arrow_schema::DataType;
 
 use crate::error::Error;
+use crate::int96::{self, Int96Columns};
 use crate::projection::Projection;
 use crate::rows::{DECIMAL128_PRECISION, write_uvarint};
 use crate::schema::{Type, Unit};
@@ -21,33 +22,45 @@ use crate::schema::{Type, Unit};
 #[derive(Default)]
 pub(crate) struct RowWriter {
     /// One row's fields, before their length is known.
-    fields: Vec<u8>,
+    fields: Fields,
+}
+
+#[derive(Default)]
+struct Fields {
+    bytes: Vec<u8>,
+    /// The answer column that is written, and its unit of INT96 timestamps.
+    int96: (usize, Option<Unit>),
+    /// Answer column and offset in `bytes` of each INT96 timestamp.
+    int96_places: Vec<(usize, usize)>,
 }
 
 impl RowWriter {
-    /// Appends row `row` of `batch`, which `projection` read, to `out`.
+    /// Appends row `row` of `batch`, which `projection` read, to `out`, and to `places` the answer column and the
+    /// offset in `out` of each INT96 timestamp.
     ///
     /// # Errors
     /// A value of a type that rows cannot carry.
     pub(crate) fn write(
         &mut self,
-        projection: &Projection,
-        batch: &RecordBatch,
-        row: usize,
+        (projection, int96): (&Projection, &Int96Columns),
+        (batch, row): (&RecordBatch, usize),
         out: &mut Vec<u8>,
+        places: &mut Vec<(usize, usize)>,
     ) -> Result<(), Error> {
-        self.fields.clear();
+        self.fields.bytes.clear();
         let columns = &projection.schema.columns;
         let values: Vec<Option<ArrayRef>> =
             projection.paths.iter().map(|path| reach(batch, path, row)).collect::<Result<_, _>>()?;
         write_nulls(&mut self.fields, values.len(), |i| values[i].is_none());
-        for (value, column) in values.iter().zip(columns) {
+        for (i, (value, column)) in values.iter().zip(columns).enumerate() {
             if let Some(array) = value {
+                self.fields.int96 = (i, int96.unit(i));
                 write_value(&mut self.fields, array, &column.ty, row)?;
             }
         }
-        write_uvarint(out, self.fields.len() as u64);
-        out.extend_from_slice(&self.fields);
+        write_uvarint(out, self.fields.bytes.len() as u64);
+        places.extend(self.fields.int96_places.drain(..).map(|(column, at)| (column, out.len() + at)));
+        out.extend_from_slice(&self.fields.bytes);
         Ok(())
     }
 }
@@ -70,7 +83,8 @@ fn is_null(array: &ArrayRef, row: usize) -> bool {
     *array.data_type() == DataType::Null || array.is_null(row)
 }
 
-fn write_nulls(out: &mut Vec<u8>, count: usize, is_null: impl Fn(usize) -> bool) {
+fn write_nulls(out: &mut Fields, count: usize, is_null: impl Fn(usize) -> bool) {
+    let out = &mut out.bytes;
     let start = out.len();
     out.resize(start + count.div_ceil(8), 0);
     for i in (0..count).filter(|i| is_null(*i)) {
@@ -78,13 +92,13 @@ fn write_nulls(out: &mut Vec<u8>, count: usize, is_null: impl Fn(usize) -> bool)
     }
 }
 
-fn number<T: ArrowPrimitiveType>(out: &mut Vec<u8>, array: &ArrayRef, row: usize) -> Result<(), Error>
+fn number<T: ArrowPrimitiveType>(out: &mut Fields, array: &ArrayRef, row: usize) -> Result<(), Error>
 where
     T::Native: ToByteSlice,
 {
     let array = array.as_primitive_opt::<T>().ok_or_else(|| mismatch(array))?;
     // Arrow keeps numbers in the machine's order; the wire is little-endian, as every machine we build for.
-    out.extend_from_slice(array.value(row).to_byte_slice());
+    out.bytes.extend_from_slice(array.value(row).to_byte_slice());
     Ok(())
 }
 
@@ -92,9 +106,9 @@ fn mismatch(array: &ArrayRef) -> Error {
     Error::Unsupported(format!("values read as {}", array.data_type()))
 }
 
-fn write_value(out: &mut Vec<u8>, array: &ArrayRef, ty: &Type, row: usize) -> Result<(), Error> {
+fn write_value(out: &mut Fields, array: &ArrayRef, ty: &Type, row: usize) -> Result<(), Error> {
     match ty {
-        Type::Bool => out.push(array.as_boolean_opt().ok_or_else(|| mismatch(array))?.value(row).into()),
+        Type::Bool => out.bytes.push(array.as_boolean_opt().ok_or_else(|| mismatch(array))?.value(row).into()),
         Type::Int8 => number::<Int8Type>(out, array, row)?,
         Type::Int16 => number::<Int16Type>(out, array, row)?,
         Type::Int32 => number::<Int32Type>(out, array, row)?,
@@ -111,6 +125,9 @@ fn write_value(out: &mut Vec<u8>, array: &ArrayRef, ty: &Type, row: usize) -> Re
         Type::Time(Unit::Millisecond) => number::<Time32MillisecondType>(out, array, row)?,
         Type::Time(Unit::Microsecond) => number::<Time64MicrosecondType>(out, array, row)?,
         Type::Time(Unit::Nanosecond) => number::<Time64NanosecondType>(out, array, row)?,
+        Type::Timestamp { .. } if out.int96.1.is_some() && array.as_fixed_size_binary_opt().is_some() => {
+            write_int96(out, array, row)?;
+        }
         Type::Timestamp { unit, .. } => match unit {
             Unit::Second => number::<TimestampSecondType>(out, array, row)?,
             Unit::Millisecond => number::<TimestampMillisecondType>(out, array, row)?,
@@ -128,7 +145,7 @@ fn write_value(out: &mut Vec<u8>, array: &ArrayRef, ty: &Type, row: usize) -> Re
         }
         Type::Decimal { .. } => number::<Decimal256Type>(out, array, row)?,
         Type::Uuid | Type::Fixed(_) | Type::Interval => {
-            out.extend_from_slice(array.as_fixed_size_binary_opt().ok_or_else(|| mismatch(array))?.value(row));
+            out.bytes.extend_from_slice(array.as_fixed_size_binary_opt().ok_or_else(|| mismatch(array))?.value(row));
         }
         Type::String => {
             write_bytes(out, array.as_string_opt::<i32>().ok_or_else(|| mismatch(array))?.value(row).as_bytes());
@@ -154,6 +171,15 @@ fn write_value(out: &mut Vec<u8>, array: &ArrayRef, ty: &Type, row: usize) -> Re
     Ok(())
 }
 
+fn write_int96(out: &mut Fields, array: &ArrayRef, row: usize) -> Result<(), Error> {
+    let (column, unit) = (out.int96.0, out.int96.1.unwrap_or(Unit::Nanosecond));
+    let stored = array.as_fixed_size_binary_opt().ok_or_else(|| mismatch(array))?.value(row);
+    let count = int96::count(stored, unit).ok_or_else(|| int96::no_unit(""))?;
+    out.int96_places.push((column, out.bytes.len()));
+    out.bytes.extend_from_slice(&count.to_le_bytes());
+    Ok(())
+}
+
 fn list_items(array: &ArrayRef, row: usize) -> Result<ArrayRef, Error> {
     match array.data_type() {
         DataType::List(_) => Ok(array.as_list::<i32>().value(row)),
@@ -163,14 +189,14 @@ fn list_items(array: &ArrayRef, row: usize) -> Result<ArrayRef, Error> {
     }
 }
 
-fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    write_uvarint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
+fn write_bytes(out: &mut Fields, bytes: &[u8]) {
+    write_uvarint(&mut out.bytes, bytes.len() as u64);
+    out.bytes.extend_from_slice(bytes);
 }
 
-fn write_items(out: &mut Vec<u8>, items: &ArrayRef, ty: &Type, with_count: bool) -> Result<(), Error> {
+fn write_items(out: &mut Fields, items: &ArrayRef, ty: &Type, with_count: bool) -> Result<(), Error> {
     if with_count {
-        write_uvarint(out, items.len() as u64);
+        write_uvarint(&mut out.bytes, items.len() as u64);
     }
     write_nulls(out, items.len(), |i| is_null(items, i));
     for i in (0..items.len()).filter(|i| !is_null(items, *i)) {
@@ -248,14 +274,14 @@ mod tests {
     }
 
     fn row(ty: &Type, array: &ArrayRef, row: usize) -> Vec<u8> {
-        let mut fields = Vec::new();
+        let mut fields = Fields::default();
         write_nulls(&mut fields, 1, |_| is_null(array, row));
         if !is_null(array, row) {
             write_value(&mut fields, array, ty, row).unwrap();
         }
         let mut out = Vec::new();
-        write_uvarint(&mut out, fields.len() as u64);
-        out.extend(fields);
+        write_uvarint(&mut out, fields.bytes.len() as u64);
+        out.extend(fields.bytes);
         out
     }
 

@@ -5,23 +5,81 @@
 //! columns whose data pages start at different rows can then share one selection.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::schema::types::ColumnDescriptor;
 
 use crate::codec::Codec;
+use crate::delta::readable;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::page_check::checked;
 use crate::page_header::{PageHeader, PageKind};
+use crate::page_place::PagePlace;
+
+/// Reads the page at the start of `bytes`: header, checksum, decompression, and the checks that make it safe to decode.
+///
+/// # Errors
+/// The page is damaged or passes a bound.
+pub(crate) fn read_page(
+    bytes: &Bytes,
+    codec: Codec,
+    column: &ColumnDescriptor,
+    limits: &Limits,
+) -> Result<Page, Error> {
+    let page = inflate(bytes, codec, limits).map(|page| readable(page, column));
+    page.and_then(|page| checked(page, column, limits.inflate_bytes)).map(|(page, _)| page)
+}
+
+/// A page as it was fetched: it is inflated when it is read, so that one page of a column is inflated at a time.
+#[derive(Clone)]
+pub(crate) struct StoredPage {
+    bytes: Bytes,
+    codec: Codec,
+    pub(crate) header: PageHeader,
+    place: Arc<PagePlace>,
+}
+
+impl StoredPage {
+    /// # Errors
+    /// The page's header is damaged or passes a bound.
+    pub(crate) fn new(bytes: Bytes, codec: Codec, place: PagePlace, limits: &Limits) -> Result<Self, Error> {
+        let header = PageHeader::read(&bytes, limits).map_err(|error| place.name(error))?;
+        Ok(Self { bytes, codec, header, place: Arc::new(place) })
+    }
+
+    /// Bytes of the page as it inflates, as its header declares them; more are never inflated.
+    pub(crate) fn inflated_bytes(&self) -> usize {
+        self.header.inflated_bytes
+    }
+
+    /// Its values are indices of the dictionary.
+    pub(crate) fn uses_dictionary(&self) -> bool {
+        matches!(encoding(self.header.encoding), Ok(Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY))
+    }
+
+    /// The page as [`read_page`] gives it, and how many bytes its values take decoded where that may be more than the
+    /// page.
+    pub(crate) fn inflate(&self, inflate_bytes: usize) -> Result<(Page, usize), Error> {
+        let page = inflate_page(&self.bytes, &self.header, self.codec);
+        let page = page.map(|page| readable(page, &self.place.column));
+        page.and_then(|page| checked(page, &self.place.column, inflate_bytes)).map_err(|error| self.place.name(error))
+    }
+}
 
 /// Checks and inflates the page at the start of `bytes`.
 ///
 /// # Errors
 /// The page is damaged or passes a bound.
 pub(crate) fn inflate(bytes: &Bytes, codec: Codec, limits: &Limits) -> Result<Page, Error> {
-    let header = PageHeader::read(bytes, limits)?;
+    inflate_page(bytes, &PageHeader::read(bytes, limits)?, codec)
+}
+
+fn inflate_page(bytes: &Bytes, header: &PageHeader, codec: Codec) -> Result<Page, Error> {
     if header.total_bytes() > bytes.len() {
         return Err(Error::corrupt("a page ends beyond its column chunk"));
     }
@@ -119,21 +177,116 @@ pub(crate) enum Part {
     Gap(usize),
     /// A data page with its number of rows.
     Data { page: Page, rows: usize },
+    /// The same, not inflated yet.
+    Stored { page: StoredPage, rows: usize },
 }
 
-/// A [`PageReader`] over inflated pages of one column chunk, with gaps.
+/// Why reading stopped.
+pub(crate) enum Stop {
+    /// The rows' values take more memory than they may: read fewer rows at a time.
+    TooMuch,
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What the page sequences of one read share: the parquet crate's errors carry none of ours.
+#[derive(Clone)]
+pub(crate) struct Reading {
+    inflate_bytes: usize,
+    state: Arc<Mutex<ReadingState>>,
+}
+
+#[derive(Default)]
+struct ReadingState {
+    stop: Option<Stop>,
+    /// Bytes of values that are longer than their pages.
+    decoded_bytes: usize,
+}
+
+impl Reading {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { inflate_bytes: limits.inflate_bytes, state: Arc::default() }
+    }
+
+    /// Why a read failed that ended in an error.
+    pub(crate) fn take_stop(&self) -> Option<Stop> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).stop.take()
+    }
+
+    fn inflate(&self, page: &StoredPage) -> ParquetResult<Page> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let stop = match page.inflate(self.inflate_bytes) {
+            Ok((page, decoded)) => {
+                state.decoded_bytes += decoded;
+                if decoded == 0 || state.decoded_bytes <= self.inflate_bytes {
+                    return Ok(page);
+                }
+                Stop::TooMuch
+            }
+            Err(error) => Stop::Failed(error),
+        };
+        state.stop = Some(stop);
+        Err(ParquetError::General("a page cannot be read".to_owned()))
+    }
+}
+
+/// The dictionary of a column chunk.
+#[derive(Clone)]
+pub(crate) enum Dictionary {
+    Inflated(Page),
+    Stored(StoredPage),
+}
+
+/// A [`PageReader`] over pages of one column chunk, with gaps.
 pub(crate) struct PageSequence {
-    dictionary: Option<Page>,
+    dictionary: Option<Dictionary>,
     has_dictionary: bool,
     parts: VecDeque<Part>,
     /// Every data page starts a record. False for chunks whose pages split rows.
     aligned: bool,
+    /// What inflates stored pages; a sequence of inflated ones needs none.
+    reading: Option<Reading>,
 }
 
 impl PageSequence {
+    /// A sequence of inflated pages.
     pub(crate) fn new(dictionary: Option<Page>, parts: impl IntoIterator<Item = Part>, aligned: bool) -> Self {
-        let has_dictionary = dictionary.as_ref().is_some_and(Page::is_dictionary_page);
-        Self { dictionary, has_dictionary, parts: parts.into_iter().collect(), aligned }
+        Self::build(dictionary.map(Dictionary::Inflated), parts, aligned, None)
+    }
+
+    /// A sequence of pages that are inflated as they are read.
+    pub(crate) fn stored(
+        dictionary: Option<Dictionary>,
+        parts: impl IntoIterator<Item = Part>,
+        aligned: bool,
+        reading: Reading,
+    ) -> Self {
+        Self::build(dictionary, parts, aligned, Some(reading))
+    }
+
+    fn build(
+        dictionary: Option<Dictionary>,
+        parts: impl IntoIterator<Item = Part>,
+        aligned: bool,
+        reading: Option<Reading>,
+    ) -> Self {
+        let has_dictionary = dictionary.as_ref().is_some_and(|dictionary| match dictionary {
+            Dictionary::Inflated(page) => page.is_dictionary_page(),
+            Dictionary::Stored(page) => page.header.kind == PageKind::Dictionary,
+        });
+        // A page of another kind where the dictionary should be is no dictionary.
+        let dictionary = dictionary.filter(|_| has_dictionary);
+        Self { dictionary, has_dictionary, parts: parts.into_iter().collect(), aligned, reading }
+    }
+
+    fn inflate(&self, page: &StoredPage) -> ParquetResult<Page> {
+        let reading = self.reading.as_ref();
+        reading.ok_or_else(|| ParquetError::General("nothing inflates the page".to_owned()))?.inflate(page)
     }
 }
 
@@ -147,18 +300,28 @@ impl Iterator for PageSequence {
 
 impl PageReader for PageSequence {
     fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
-        if let Some(dictionary) = self.dictionary.take() {
-            return Ok(Some(dictionary));
+        match self.dictionary.take() {
+            Some(Dictionary::Inflated(page)) => return Ok(Some(page)),
+            Some(Dictionary::Stored(page)) => return self.inflate(&page).map(Some),
+            None => {}
         }
-        match self.parts.pop_front() {
-            None => Ok(None),
-            // The parquet crate panics over it.
-            Some(Part::Data { page, .. }) if uses_dictionary(&page) && !self.has_dictionary => {
-                Err(ParquetError::General("a data page needs a dictionary that its column chunk has not".to_owned()))
+        let page = match self.parts.pop_front() {
+            None => return Ok(None),
+            Some(Part::Data { page, .. }) => page,
+            Some(Part::Stored { page, .. }) => self.inflate(&page)?,
+            Some(Part::Gap(rows)) => {
+                return Err(ParquetError::General(format!("{rows} rows are read that were not fetched")));
             }
-            Some(Part::Data { page, .. }) => Ok(Some(page)),
-            Some(Part::Gap(rows)) => Err(ParquetError::General(format!("{rows} rows are read that were not fetched"))),
+        };
+        // The parquet crate panics over these.
+        if page.is_dictionary_page() {
+            return Err(ParquetError::General("a dictionary page where a data page should be".to_owned()));
         }
+        if uses_dictionary(&page) && !self.has_dictionary {
+            let problem = "a data page needs a dictionary that its column chunk has not";
+            return Err(ParquetError::General(problem.to_owned()));
+        }
+        Ok(Some(page))
     }
 
     fn peek_next_page(&mut self) -> ParquetResult<Option<PageMetadata>> {
@@ -170,6 +333,11 @@ impl PageReader for PageSequence {
             Part::Data { page, rows } => PageMetadata {
                 num_rows: self.aligned.then_some(*rows),
                 num_levels: Some(page.num_values() as usize),
+                is_dict: false,
+            },
+            Part::Stored { page, rows } => PageMetadata {
+                num_rows: self.aligned.then_some(*rows),
+                num_levels: Some(page.header.values as usize),
                 is_dict: false,
             },
         }))

@@ -13,6 +13,9 @@ pub enum Error {
     /// A data page whose CRC is not that of its bytes.
     #[error("checksum mismatch in {}: the stored bytes are damaged", Short::text(.0))]
     Checksum(String),
+    /// The decoder panicked over bytes that no writer makes.
+    #[error("corrupt Parquet file: the decoder gave up on {0}")]
+    DecoderPanicked(String),
     /// Valid Parquet that this version cannot read.
     #[error("unsupported: {}", Short::text(.0))]
     Unsupported(String),
@@ -112,6 +115,7 @@ impl Error {
             Self::NotParquet(_)
             | Self::Corrupt(_)
             | Self::Checksum(_)
+            | Self::DecoderPanicked(_)
             | Self::Unsupported(_)
             | Self::Encrypted(_)
             | Self::Limit(_) => true,

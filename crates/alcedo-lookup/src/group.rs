@@ -6,12 +6,13 @@ use std::sync::Arc;
 use parquet::column::page::Page;
 
 use crate::chunk::PageTable;
-use crate::data_page::inflate;
-use crate::delta::readable;
+use crate::data_page::read_page;
 use crate::error::Error;
 use crate::fetched::{Fetched, Wanted};
+use crate::guard::decoding;
 use crate::key_column::Probes;
 use crate::key_scan::{KeyPage, KeyScan, Match};
+use crate::page_place::ColumnName;
 use crate::search::{FoundRows, Plan};
 use crate::sieve::{self, Sieve};
 use crate::tables::{Tables, about};
@@ -185,15 +186,15 @@ impl GroupSearch {
         let about = |error| self.about(plan, None, error);
         if let (None, Some(range)) = (&scan.dictionary, &table.dictionary) {
             let Some(bytes) = fetched.get(range) else { return Ok(()) };
-            scan.dictionary = Some(inflate(&bytes, codec, &plan.limits).map_err(about)?);
+            scan.dictionary = Some(read_page(&bytes, codec, &plan.column.descr, &plan.limits).map_err(about)?);
         }
         loop {
             let (mut pages, mut bytes) = (Vec::new(), 0);
             for candidate in scan.left() {
                 let (range, rows) = (table.page_range(*candidate), table.page_rows(*candidate));
                 let Some(stored) = fetched.get(&range).filter(|_| bytes < SCANNED_AT_ONCE_BYTES) else { break };
-                let page = inflate(&stored, codec, &plan.limits);
-                let page = page.and_then(|page| agreeing(readable(page, &plan.column.descr), &rows));
+                let page = read_page(&stored, codec, &plan.column.descr, &plan.limits);
+                let page = page.and_then(|page| agreeing(page, &rows));
                 let page = page.map_err(|error| self.about(plan, Some((*candidate, range.start)), error))?;
                 bytes += page.buffer().len();
                 pages.push(KeyPage { page, first_row: rows.start });
@@ -203,7 +204,9 @@ impl GroupSearch {
                 return Ok(());
             }
             let first = scan.left().first().map(|page| (*page, table.page_range(*page).start));
-            let gone = scan.go_through((&plan.column, self.probes(plan)), pages, &plan.limits);
+            let what = ColumnName(&plan.column.descr);
+            let keys = (&plan.column, self.probes(plan));
+            let gone = decoding(&what, || scan.go_through(keys, pages, &plan.limits));
             gone.map_err(|error| self.about(plan, first, error))?;
             if scan.has_enough(self.probes(plan)) {
                 return Ok(());

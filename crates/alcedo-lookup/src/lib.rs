@@ -21,6 +21,8 @@ pub mod answer;
 #[cfg(feature = "parquet")]
 mod arrow_rows;
 #[cfg(feature = "parquet")]
+mod arrow_stream;
+#[cfg(feature = "parquet")]
 mod bloom;
 #[cfg(feature = "parquet")]
 mod chunk;
@@ -35,11 +37,17 @@ pub mod error;
 #[cfg(feature = "parquet")]
 mod fetched;
 #[cfg(feature = "parquet")]
+mod fetched_group;
+#[cfg(feature = "parquet")]
 pub mod file_index;
 #[cfg(feature = "parquet")]
 mod footer;
 #[cfg(feature = "parquet")]
 mod group;
+#[cfg(feature = "parquet")]
+mod guard;
+#[cfg(feature = "parquet")]
+mod int96;
 #[cfg(feature = "parquet")]
 mod key_column;
 #[cfg(feature = "parquet")]
@@ -51,7 +59,11 @@ pub mod machine;
 #[cfg(feature = "parquet")]
 pub mod open;
 #[cfg(feature = "parquet")]
+mod page_check;
+#[cfg(feature = "parquet")]
 mod page_header;
+#[cfg(feature = "parquet")]
+mod page_place;
 #[cfg(feature = "parquet")]
 mod probe;
 #[cfg(feature = "parquet")]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, TimeUnit};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::{FieldLevels, parquet_to_arrow_field_levels, parquet_to_arrow_schema_by_columns};
+use parquet::arrow::parquet_to_arrow_schema_by_columns;
 use parquet::basic::LogicalType;
 use parquet::schema::types::SchemaDescriptor;
 
 use crate::error::{Error, Short};
 use crate::key_column::KeyColumn;
+use crate::row_reader::{Root, roots};
 use crate::schema::{Column, RowSchema, Type, Unit};
 use crate::schema_tree::{Named, SchemaTree};
 
@@ -23,9 +24,8 @@ pub(crate) struct Projection {
     pub(crate) schema: Arc<RowSchema>,
     /// Per answer column: the way to it from a record batch's columns.
     pub(crate) paths: Vec<Vec<usize>>,
-    /// For the parquet crate's array readers. They know only the columns that are read: leaf `i` to them is leaf
-    /// `leaves[i]` of the file.
-    pub(crate) levels: FieldLevels,
+    /// The root columns that are read, ascending.
+    pub(crate) roots: Vec<Root>,
 }
 
 impl Projection {
@@ -44,14 +44,14 @@ impl Projection {
         leaves.sort_unstable();
         leaves.dedup();
         let read = Read::new(schema, &leaves)?;
-        let levels = parquet_to_arrow_field_levels(&read.descr, ProjectionMask::all(), None)?;
+        let roots = roots(&read.descr, schema, &leaves)?;
         let (mut columns, mut paths) = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
         for (name, named) in asked {
             let (path, ty) = read.reach(named)?;
             columns.push(Column { name, ty });
             paths.push(path);
         }
-        Ok(Self { leaves, schema: Arc::new(RowSchema { columns }), paths, levels })
+        Ok(Self { leaves, schema: Arc::new(RowSchema { columns }), paths, roots })
     }
 }
 

@@ -1,0 +1,143 @@
+//! Arrow IPC answers: record batches of the answer's columns, one stream per file.
+
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StructArray};
+use arrow_buffer::NullBuffer;
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::{ArrowError, Field, Schema};
+use bytes::Bytes;
+
+use crate::answer::too_large;
+use crate::error::Error;
+use crate::int96::{Int96Columns, to_timestamps};
+use crate::projection::Projection;
+use crate::schema::RowSchema;
+use crate::search::Plan;
+
+/// An Arrow IPC stream in the making; without rows it stays empty.
+pub(crate) struct ArrowStream {
+    writer: Option<StreamWriter<Vec<u8>>>,
+    int96: Int96Columns,
+    /// Batches that wait for the unit of their INT96 timestamps, which the last row may still change: a stream has one
+    /// schema, at its start.
+    waiting: Vec<RecordBatch>,
+    waiting_bytes: usize,
+}
+
+impl ArrowStream {
+    pub(crate) fn new(int96: Int96Columns) -> Self {
+        Self { writer: None, int96, waiting: Vec::new(), waiting_bytes: 0 }
+    }
+
+    /// Writes the rows of a batch that the plan's projection read, each as often as it comes next in `rows`, which
+    /// ascend.
+    ///
+    /// # Errors
+    /// The answer passes its bound.
+    pub(crate) fn write(
+        &mut self,
+        plan: &Plan,
+        batch: &RecordBatch,
+        rows: &mut Peekable<impl Iterator<Item = u64>>,
+    ) -> Result<(), Error> {
+        self.int96.widen(&plan.projection, batch)?;
+        for batch in repeat_rows(project(&plan.projection, batch)?, rows)? {
+            if self.int96.is_empty() {
+                self.append(&batch)?;
+            } else {
+                let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+                self.waiting_bytes += bytes.sum::<usize>();
+                self.waiting.push(batch);
+            }
+            let bytes = self.writer.as_ref().map_or(0, |writer| writer.get_ref().len()) + self.waiting_bytes;
+            if bytes > plan.limits.answer_bytes {
+                return Err(too_large("rows", plan.limits.answer_bytes));
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, batch: &RecordBatch) -> Result<(), Error> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(StreamWriter::try_new(Vec::new(), &batch.schema()).map_err(broken)?),
+        };
+        writer.write(batch).map_err(broken)
+    }
+
+    /// The stream, and the units of its INT96 timestamps. `schema` is that of the projection.
+    ///
+    /// # Errors
+    /// A column's INT96 timestamps fit no unit.
+    pub(crate) fn finish(mut self, schema: &RowSchema) -> Result<(Bytes, Int96Columns), Error> {
+        for batch in std::mem::take(&mut self.waiting) {
+            let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+            for (i, (array, column)) in batch.columns().iter().zip(&schema.columns).enumerate() {
+                let array = match self.int96.unit(i) {
+                    Some(unit) => to_timestamps(array, column, unit)?,
+                    None => array.clone(),
+                };
+                fields.push(Field::new(&column.name, array.data_type().clone(), true));
+                arrays.push(array);
+            }
+            self.append(&RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(broken)?)?;
+        }
+        let bytes = self.writer.map_or(Ok(Vec::new()), |writer| writer.into_inner().map_err(broken))?;
+        Ok((bytes.into(), self.int96))
+    }
+}
+
+fn broken(error: ArrowError) -> Error {
+    Error::corrupt(error.to_string())
+}
+
+/// A row that several keys ask for stands in the answer once per key.
+fn repeat_rows(batch: RecordBatch, rows: &mut Peekable<impl Iterator<Item = u64>>) -> Result<Vec<RecordBatch>, Error> {
+    let mut counts = Vec::with_capacity(batch.num_rows());
+    for _ in 0..batch.num_rows() {
+        let row = rows.next().ok_or_else(|| Error::corrupt("more rows were read than found"))?;
+        let mut count = 1;
+        while rows.next_if_eq(&row).is_some() {
+            count += 1;
+        }
+        counts.push(count);
+    }
+    if counts.iter().all(|count| *count == 1) {
+        return Ok(vec![batch]);
+    }
+    let slices = |(row, count): (usize, usize)| std::iter::repeat_n(batch.slice(row, 1), count);
+    Ok(counts.into_iter().enumerate().flat_map(slices).collect())
+}
+
+/// The answer's columns out of a batch of whole root columns.
+fn project(projection: &Projection, batch: &RecordBatch) -> Result<RecordBatch, Error> {
+    let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+    for (path, column) in projection.paths.iter().zip(&projection.schema.columns) {
+        let array = answer_column(batch, path)?;
+        fields.push(Field::new(&column.name, array.data_type().clone(), true));
+        arrays.push(array);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).map_err(broken)
+}
+
+/// One column of the answer out of a batch of whole root columns: follows its path through structs. A value is null
+/// where a struct around it is.
+///
+/// # Errors
+/// The path leads through what is no struct.
+pub(crate) fn answer_column(batch: &RecordBatch, path: &[usize]) -> Result<ArrayRef, Error> {
+    let (root, inner) = path.split_first().ok_or_else(|| Error::corrupt("a column without a path"))?;
+    let mut array = batch.column(*root).clone();
+    for field in inner {
+        let outer: &StructArray =
+            array.as_any().downcast_ref().ok_or_else(|| Error::corrupt("a struct's values are no struct"))?;
+        let child = outer.column(*field);
+        let nulls = NullBuffer::union(outer.nulls(), child.nulls());
+        let data = child.to_data().into_builder().nulls(nulls).build();
+        array = arrow_array::make_array(data.map_err(broken)?);
+    }
+    Ok(array)
+}

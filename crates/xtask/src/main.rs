@@ -1,10 +1,12 @@
 //! `cargo xtask`: the repository's own commands, without dependencies, so that a fresh machine has them in seconds.
 //!
 //! Reads the command line and says what went wrong. The rest, from the bottom up: `workspace` (paths and processes),
-//! `needs` (packages of the system), `python` (the tests' Python), `steps` (what each command does).
+//! `needs` (packages of the system), `python` (the tests' Python), `steps` (what each command does), `fuzz` (the
+//! fuzz targets).
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the terminal is this program's only output")]
 
+mod fuzz;
 mod needs;
 mod python;
 mod steps;
@@ -20,7 +22,8 @@ Usage: cargo xtask COMMAND
   quickstart [ARG...]  bring what is missing, build, and look up rows of a sample lake (--help: its options)
   test [ARG...]        build and run all tests; ARG... go to `cargo test`
   bench [ARG...]       build, and measure beside redis-server into benches/runs (--help: its options)
-  ci                   everything that a change must pass: fmt, build, test, clippy, doc
+  fuzz [SECONDS]       run every fuzz target for so long, 60 where nothing is said
+  ci                   everything that a change must pass: fmt, build, test, clippy, doc, fuzz
   fmt-check            is everything formatted? (`cargo fmt` formats)
   clippy               lints, warnings denied
   doc                  documentation, warnings denied
@@ -46,7 +49,7 @@ fn dispatch(args: &[String]) -> Outcome {
     let Some((command, rest)) = args.split_first() else {
         return Err(Failure::Usage("which command?".into()));
     };
-    let takes_arguments = matches!(command.as_str(), "quickstart" | "test" | "bench");
+    let takes_arguments = matches!(command.as_str(), "quickstart" | "test" | "bench" | "fuzz");
     if let (false, Some(extra)) = (takes_arguments, rest.first()) {
         return Err(Failure::Usage(format!("`{command}` takes no argument, but was given `{extra}`")));
     }
@@ -54,6 +57,7 @@ fn dispatch(args: &[String]) -> Outcome {
         "quickstart" => steps::quickstart(&Workspace::find()?, rest),
         "test" => steps::test(&Workspace::find()?, rest),
         "bench" => steps::bench(&Workspace::find()?, rest),
+        "fuzz" => fuzz::fuzz(&Workspace::find()?, rest),
         "ci" => steps::ci(&Workspace::find()?),
         "fmt-check" => steps::fmt_check(&Workspace::find()?),
         "clippy" => steps::clippy(&Workspace::find()?),

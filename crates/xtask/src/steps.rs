@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::workspace::{Failure, Outcome, Workspace, run};
-use crate::{needs, python};
+use crate::{fuzz, needs, python};
 
 /// Builds all programs. One test target, `house`, is named beside them because that makes cargo unify features with the
 /// development dependencies, as `cargo test` does; it is small.
@@ -130,6 +130,7 @@ const CI: &[Step] = &[
     Step { name: "test", ends_the_run: false, run: |workspace| run_tests(workspace, &["--no-fail-fast".into()]) },
     Step { name: "clippy", ends_the_run: false, run: clippy },
     Step { name: "doc", ends_the_run: false, run: doc },
+    Step { name: "fuzz", ends_the_run: false, run: |workspace| fuzz::fuzz(workspace, &[]) },
 ];
 
 /// Runs every step of [`CI`], even after a failed one, and gives the verdict.

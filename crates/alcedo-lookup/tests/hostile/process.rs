@@ -24,7 +24,7 @@ const GROWTH_KIB: u64 = 256 << 10;
 /// The stack that a worker's threads have, in bytes.
 const STACK_BYTES: usize = 2 << 20;
 /// When a process is taken for one that never ends. Files of this kind take up to some seconds on a shared machine.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 const FILE: &str = "ALCEDO_HOSTILE_FILE";
 /// `FROM..TO`: ask mutations of the file with these seeds instead.

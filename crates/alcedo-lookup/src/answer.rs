@@ -1,6 +1,6 @@
 //! Answers of one file: what a search ends in, and the pages form decoded on the client's side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
@@ -313,6 +313,22 @@ fn empty_pages(plan: &Plan) -> Pages {
     Pages { parquet_schema: plan.index.schema_thrift.clone(), columns }
 }
 
+/// The column of a leaf and a codec; the first of a leaf, at its place in the projection, takes the codec of its first
+/// chunk. Row groups of one file may have several codecs, and the others have columns of their own.
+fn column_of(pages: &mut Pages, first: usize, leaf: u32, codec: i32) -> &mut PagesColumn {
+    let at = if pages.columns[first].codec == codec || pages.columns[first].chunks.is_empty() {
+        first
+    } else {
+        let fits = |column: &PagesColumn| column.leaf == leaf && column.codec == codec;
+        pages.columns.iter().position(fits).unwrap_or_else(|| {
+            pages.columns.push(PagesColumn { leaf, codec, chunks: Vec::new() });
+            pages.columns.len() - 1
+        })
+    };
+    pages.columns[at].codec = codec;
+    &mut pages.columns[at]
+}
+
 /// Adds the data pages that hold the found rows, none twice. `bytes` counts what the pages take.
 fn add_pages(
     plan: &Plan,
@@ -332,10 +348,10 @@ fn add_pages(
     };
     let group = plan.index.groups[found.group];
     let rows = found.rows();
-    for column in &mut pages.columns {
-        let leaf = column.leaf as usize;
+    for (i, leaf) in plan.projection.leaves.iter().copied().enumerate() {
         let Some(table) = found.tables.get(&leaf) else { continue };
-        column.codec = plan.index.chunk(found.group, leaf).codec()?.to_thrift();
+        let codec = plan.index.chunk(found.group, leaf).codec()?.to_thrift();
+        let column = column_of(pages, i, leaf as u32, codec);
         if column.chunks.last().is_none_or(|chunk| chunk.first_row != group.first_row) {
             column.chunks.push(PagesChunk {
                 first_row: group.first_row,
@@ -367,7 +383,10 @@ fn add_pages(
 pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limits: &Limits) -> Result<Bytes, Error> {
     let file = SchemaTree::decode(&pages.parquet_schema, limits)?;
     let names: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
-    let projection = Projection::resolve(&file, Some(&names))?;
+    let leaves: BTreeSet<u32> = pages.columns.iter().map(|column| column.leaf).collect();
+    // Asked for by name, the first of two columns with one name would stand for both.
+    let is_whole = file.root_names().eq(names.iter().map(String::as_str)) && leaves.len() == file.num_columns();
+    let projection = Projection::resolve(&file, (!is_whole).then_some(&names[..]))?;
     let int96 = Int96Columns::new(&projection, &file).of_schema(schema);
     if *int96.schema(&projection.schema) != *schema {
         return Err(Error::corrupt("the answer's schema is not that of its pages"));

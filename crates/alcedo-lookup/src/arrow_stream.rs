@@ -3,10 +3,11 @@
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, StructArray};
-use arrow_buffer::NullBuffer;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray, UInt64Array};
 use arrow_ipc::writer::StreamWriter;
-use arrow_schema::{ArrowError, Field, Schema};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema};
+use arrow_select::take::take;
 use bytes::Bytes;
 
 use crate::answer::too_large;
@@ -115,7 +116,7 @@ fn repeat_rows(batch: RecordBatch, rows: &mut Peekable<impl Iterator<Item = u64>
 fn project(projection: &Projection, batch: &RecordBatch) -> Result<RecordBatch, Error> {
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
     for (path, column) in projection.paths.iter().zip(&projection.schema.columns) {
-        let array = answer_column(batch, path)?;
+        let array = nullable(&answer_column(batch, path)?)?;
         fields.push(Field::new(&column.name, array.data_type().clone(), true));
         arrays.push(array);
     }
@@ -135,9 +136,49 @@ pub(crate) fn answer_column(batch: &RecordBatch, path: &[usize]) -> Result<Array
         let outer: &StructArray =
             array.as_any().downcast_ref().ok_or_else(|| Error::corrupt("a struct's values are no struct"))?;
         let child = outer.column(*field);
-        let nulls = NullBuffer::union(outer.nulls(), child.nulls());
-        let data = child.to_data().into_builder().nulls(nulls).build();
-        array = arrow_array::make_array(data.map_err(broken)?);
+        array = match outer.nulls() {
+            None => child.clone(),
+            Some(nulls) => {
+                let rows: UInt64Array = (0..child.len()).map(|row| nulls.is_valid(row).then_some(row as u64)).collect();
+                take(child, &rows, None).map_err(broken)?
+            }
+        };
     }
     Ok(array)
+}
+
+/// The same values with every field inside declared nullable, but for those of maps that must not be: the parquet crate
+/// leaves nulls below a struct that is null without a mask of their own, which Arrow's readers refuse where a field
+/// promises none.
+fn nullable(array: &ArrayRef) -> Result<ArrayRef, Error> {
+    let relaxed = |field: &FieldRef, array: &ArrayRef, is_nullable: bool| -> FieldRef {
+        Arc::new(field.as_ref().clone().with_data_type(array.data_type().clone()).with_nullable(is_nullable))
+    };
+    Ok(match array.data_type() {
+        DataType::List(field) => {
+            let list = array.as_list::<i32>();
+            let values = nullable(list.values())?;
+            let field = relaxed(field, &values, true);
+            Arc::new(ListArray::try_new(field, list.offsets().clone(), values, list.nulls().cloned()).map_err(broken)?)
+        }
+        DataType::Struct(fields) => {
+            let of = array.as_struct();
+            let columns = of.columns().iter().map(nullable).collect::<Result<Vec<_>, _>>()?;
+            let fields = fields.iter().zip(&columns).map(|(field, column)| relaxed(field, column, true)).collect();
+            let nulls = of.nulls().cloned();
+            Arc::new(StructArray::try_new_with_length(fields, columns, nulls, of.len()).map_err(broken)?)
+        }
+        DataType::Map(field, is_sorted) => {
+            let map = array.as_map();
+            let (keys, values) = (nullable(map.keys())?, nullable(map.values())?);
+            let DataType::Struct(inner) = field.data_type() else { return Ok(array.clone()) };
+            let [key, value] = &inner[..] else { return Ok(array.clone()) };
+            let fields = Fields::from(vec![relaxed(key, &keys, false), relaxed(value, &values, true)]);
+            let entries = StructArray::try_new(fields, vec![keys, values], None).map_err(broken)?;
+            let field = Arc::new(field.as_ref().clone().with_data_type(entries.data_type().clone()));
+            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+            Arc::new(MapArray::try_new(field, offsets, entries, nulls, *is_sorted).map_err(broken)?)
+        }
+        _ => array.clone(),
+    })
 }

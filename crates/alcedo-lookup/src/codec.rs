@@ -90,6 +90,9 @@ fn read_bounded(codec: &str, decoder: impl Read, size: usize) -> Result<Vec<u8>,
 /// Hadoop's framing is a run of blocks: big-endian decompressed size, then chunks of big-endian compressed size and raw
 /// LZ4 until that size is reached. Writers before the format was clarified also wrote LZ4 frames or a bare block here.
 fn lz4_hadoop(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+    if size == 0 {
+        return Ok(Vec::new());
+    }
     if let Some(output) = lz4_hadoop_blocks(input, size) {
         return Ok(output);
     }

@@ -1,0 +1,171 @@
+//! One case: a seed becomes a file, queries, and a verdict.
+
+use std::sync::Arc;
+
+use alcedo_lookup::answer::Form;
+use alcedo_lookup::file_index::FileIndex;
+use alcedo_lookup::limits::Limits;
+use alcedo_lookup::open::Open;
+use alcedo_lookup::search::{Query, Search};
+use bytes::Bytes;
+
+use crate::asking::{Asked, Column, ask, columns};
+use crate::checking::check;
+use crate::random::Random;
+use crate::reading::Reading;
+use crate::rewriting::rewrite;
+use crate::schema::{Node, Shape, generate};
+use crate::values::order;
+use crate::writing::{Row, Writing, row_groups, write};
+
+const QUERIES: usize = 8;
+
+/// A file and the rows that are in it.
+pub(crate) struct Case {
+    pub(crate) schema: Vec<Node>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) file: Bytes,
+    focus: Option<Column>,
+    random: Random,
+    /// Everything that was drawn, for the report of a failure.
+    pub(crate) described: String,
+}
+
+impl Case {
+    pub(crate) fn generate(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let arrow = random.percent(35);
+        let schema = generate(&mut random, arrow);
+        let count = *random.pick(&[0, 1, 2, 9, 30, 30, 100, 100, 250, 250, 600]);
+        let count = if random.percent(1) { 3_000 } else { count };
+        let mut rows: Vec<Row> =
+            (0..count).map(|_| schema.iter().map(|node| node.draw(&mut random)).collect()).collect();
+        let keys: Vec<Column> = columns(&schema)
+            .into_iter()
+            .filter(|column| matches!(column.node(&schema).shape, Shape::Leaf(..)))
+            .collect();
+        let focus = (!keys.is_empty()).then(|| random.pick(&keys).clone());
+        let layout = focus.as_ref().map_or("as drawn", |focus| arrange(&mut random, &mut rows, focus));
+        let groups = row_groups(&mut random, rows.len());
+        let writing = Writing::generate(&mut random, &schema, arrow);
+        let file = write(&schema, &rows, &groups, &writing, arrow);
+        let (file, changes) = rewrite(&mut random, file, &schema, &rows, &groups);
+        let sketch: Vec<String> = schema.iter().map(sketch).collect();
+        let described = format!(
+            "  schema: {}\n  rows: {count}, {layout} by {:?}, row groups {groups:?}\n  writer: {} {}\n  then: {}",
+            sketch.join("; "),
+            focus.as_ref().map(|focus| &focus.name),
+            if arrow { "Arrow's," } else { "low-level," },
+            writing.described,
+            changes.join(", "),
+        );
+        Self { schema, rows, file, focus, random, described }
+    }
+
+    /// # Errors
+    /// The first answer that is not what the scan says.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        let limits = Arc::new(Limits::default());
+        let reading = Reading::new(self.file.clone(), self.random.next());
+        let tail = *self.random.pick(&[8, 9, 500, 64 << 10, 64 << 10, self.file.len() as u64]);
+        let mut index = reading.drive(Open::new(tail, limits.clone()))?;
+        if index.rows() != self.rows.len() as u64 {
+            return Err(format!("the index has {} rows", index.rows()));
+        }
+        for _ in 0..QUERIES {
+            let Some(asked) = ask(&mut self.random, &self.schema, &self.rows, self.focus.as_ref()) else { break };
+            let mut forms = [Form::CompactRows, Form::ArrowIpc, Form::Pages];
+            self.random.shuffle(&mut forms);
+            for form in forms {
+                self.compare(&index, &asked, form, &reading, &limits)
+                    .map_err(|problem| format!("{problem}\n  query: {}", describe(&asked, form)))?;
+            }
+            if self.random.percent(40) {
+                let stored = index.encode();
+                let read =
+                    FileIndex::decode(&stored, &limits).map_err(|e| format!("the index is not read back: {e}"))?;
+                index = Arc::new(read);
+            } else if self.random.percent(20) {
+                index = reading.drive(Open::new(64 << 10, limits.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &self,
+        index: &Arc<FileIndex>,
+        asked: &Asked,
+        form: Form,
+        reading: &Reading,
+        limits: &Arc<Limits>,
+    ) -> Result<(), String> {
+        let names = |columns: &Vec<Column>| columns.iter().map(|column| column.name.clone()).collect();
+        let query = Arc::new(Query {
+            key_column: Some(asked.column.name.clone()),
+            keys: asked.keys.iter().map(|(key, _)| key.clone()).collect(),
+            columns: asked.columns.as_ref().map(names),
+            form,
+            row_limit: asked.row_limit,
+        });
+        let truth = asked.scan(&self.rows);
+        let may_hold = index.may_hold(&query).map_err(|e| format!("may_hold: {e}"))?;
+        if !may_hold && !truth.rows.is_empty() {
+            return Err(format!("may_hold says no, the scan has {:?}", truth.rows));
+        }
+        let search = Search::new(index.clone(), query, limits.clone()).map_err(|e| format!("the plan: {e}"))?;
+        let answer = reading.drive(search)?;
+        check(&answer, asked, &truth, (&self.schema, &self.rows))
+    }
+}
+
+/// Brings the rows into one of the orders that writers leave them in.
+fn arrange(random: &mut Random, rows: &mut [Row], focus: &Column) -> &'static str {
+    let by_focus = |a: &Row, b: &Row| order(focus.value(a), focus.value(b));
+    match random.below(8) {
+        0 | 1 => {
+            rows.sort_by(by_focus);
+            "ascending, nulls first"
+        }
+        2 => {
+            rows.sort_by(by_focus);
+            let nulls = rows.iter().filter(|row| *focus.value(row) == crate::values::Datum::Null).count();
+            rows.rotate_left(nulls);
+            "ascending, nulls last"
+        }
+        3 => {
+            rows.sort_by(|a, b| by_focus(b, a));
+            "descending, nulls last"
+        }
+        4 if !rows.is_empty() => {
+            rows.sort_by(by_focus);
+            let part = 1 + random.below(rows.len());
+            let mut parts: Vec<Vec<Row>> = rows.chunks(part).map(<[Row]>::to_vec).collect();
+            random.shuffle(&mut parts);
+            rows.clone_from_slice(&parts.concat());
+            "clustered"
+        }
+        _ => "as drawn",
+    }
+}
+
+fn sketch(node: &Node) -> String {
+    let null = if node.nullable { format!("?{}", node.null_share) } else { String::new() };
+    match &node.shape {
+        Shape::Leaf(leaf, pool) => format!("{:?}: {leaf:?}{null} of {}", node.name, pool.len()),
+        Shape::Struct(fields) => {
+            format!("{:?}{null}: {{{}}}", node.name, fields.iter().map(sketch).collect::<Vec<_>>().join("; "))
+        }
+        Shape::List(form, item) => format!("{:?}{null}: {form:?} [{}]", node.name, sketch(item)),
+        Shape::Map(key, value) => format!("{:?}{null}: ({} -> {})", node.name, sketch(key), sketch(value)),
+    }
+}
+
+fn describe(asked: &Asked, form: Form) -> String {
+    let mut keys = format!("{:?}", asked.keys);
+    if keys.len() > 600 {
+        keys = format!("{}…", keys.chars().take(600).collect::<String>());
+    }
+    let columns: Option<Vec<&String>> = asked.columns.as_ref().map(|all| all.iter().map(|c| &c.name).collect());
+    format!("`{}` in {keys}, columns {columns:?}, limit {:?}, {form:?}", asked.column.name, asked.row_limit)
+}

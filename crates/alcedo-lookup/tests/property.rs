@@ -19,6 +19,10 @@ mod reading;
 mod rewriting;
 #[path = "property/schema.rs"]
 mod schema;
+#[path = "property/statistics.rs"]
+mod statistics;
+#[path = "property/thrift.rs"]
+mod thrift;
 #[path = "property/values.rs"]
 mod values;
 #[path = "property/writing.rs"]

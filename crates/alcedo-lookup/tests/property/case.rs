@@ -49,7 +49,7 @@ impl Case {
         let groups = row_groups(&mut random, rows.len());
         let writing = Writing::generate(&mut random, &schema, arrow);
         let file = write(&schema, &rows, &groups, &writing, arrow);
-        let (file, changes) = rewrite(&mut random, file, &schema, &rows, &groups);
+        let (file, changes) = rewrite(&mut random, file, &schema, &rows, &groups, arrow);
         let sketch: Vec<String> = schema.iter().map(sketch).collect();
         let described = format!(
             "  schema: {}\n  rows: {count}, {layout} by {:?}, row groups {groups:?}\n  writer: {} {}\n  then: {}",

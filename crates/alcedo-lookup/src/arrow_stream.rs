@@ -7,7 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray, UInt64Array};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema};
-use arrow_select::take::take;
+use arrow_select::take::{take, take_record_batch};
 use bytes::Bytes;
 
 use crate::answer::too_large;
@@ -44,20 +44,29 @@ impl ArrowStream {
         rows: &mut Peekable<impl Iterator<Item = u64>>,
     ) -> Result<(), Error> {
         self.int96.widen(&plan.projection, batch)?;
-        for batch in repeat_rows(project(&plan.projection, batch)?, rows)? {
-            if self.int96.is_empty() {
-                self.append(&batch)?;
-            } else {
-                let bytes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
-                self.waiting_bytes += bytes.sum::<usize>();
-                self.waiting.push(batch);
-            }
-            let bytes = self.writer.as_ref().map_or(0, |writer| writer.get_ref().len()) + self.waiting_bytes;
-            if bytes > plan.limits.answer_bytes {
-                return Err(too_large("rows", plan.limits.answer_bytes));
-            }
+        let batch = project(&plan.projection, batch)?;
+        let places = places(batch.num_rows(), rows)?;
+        if places.len() == batch.num_rows() {
+            return self.add(batch, plan.limits.answer_bytes);
+        }
+        // As many copies at a time as fit an answer even if each were as large as the whole batch.
+        let bytes = bytes_of(&batch).max(1);
+        for places in places.chunks((plan.limits.answer_bytes / bytes).max(1)) {
+            let repeated = take_record_batch(&batch, &UInt64Array::from(places.to_vec())).map_err(broken)?;
+            self.add(repeated, plan.limits.answer_bytes)?;
         }
         Ok(())
+    }
+
+    fn add(&mut self, batch: RecordBatch, max_bytes: usize) -> Result<(), Error> {
+        if self.int96.is_empty() {
+            self.append(&batch)?;
+        } else {
+            self.waiting_bytes += bytes_of(&batch);
+            self.waiting.push(batch);
+        }
+        let bytes = self.writer.as_ref().map_or(0, |writer| writer.get_ref().len()) + self.waiting_bytes;
+        if bytes > max_bytes { Err(too_large("rows", max_bytes)) } else { Ok(()) }
     }
 
     fn append(&mut self, batch: &RecordBatch) -> Result<(), Error> {
@@ -94,22 +103,21 @@ fn broken(error: ArrowError) -> Error {
     Error::corrupt(error.to_string())
 }
 
-/// A row that several keys ask for stands in the answer once per key.
-fn repeat_rows(batch: RecordBatch, rows: &mut Peekable<impl Iterator<Item = u64>>) -> Result<Vec<RecordBatch>, Error> {
-    let mut counts = Vec::with_capacity(batch.num_rows());
-    for _ in 0..batch.num_rows() {
+fn bytes_of(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
+}
+
+/// The rows of a batch as they stand in the answer: one that several keys ask for stands there once per key.
+fn places(batch_rows: usize, rows: &mut Peekable<impl Iterator<Item = u64>>) -> Result<Vec<u64>, Error> {
+    let mut places = Vec::with_capacity(batch_rows);
+    for place in 0..batch_rows as u64 {
         let row = rows.next().ok_or_else(|| Error::corrupt("more rows were read than found"))?;
-        let mut count = 1;
+        places.push(place);
         while rows.next_if_eq(&row).is_some() {
-            count += 1;
+            places.push(place);
         }
-        counts.push(count);
     }
-    if counts.iter().all(|count| *count == 1) {
-        return Ok(vec![batch]);
-    }
-    let slices = |(row, count): (usize, usize)| std::iter::repeat_n(batch.slice(row, 1), count);
-    Ok(counts.into_iter().enumerate().flat_map(slices).collect())
+    Ok(places)
 }
 
 /// The answer's columns out of a batch of whole root columns.

@@ -134,6 +134,8 @@ fn write_value(out: &mut Fields, array: &ArrayRef, ty: &Type, row: usize) -> Res
             Unit::Microsecond => number::<TimestampMicrosecondType>(out, array, row)?,
             Unit::Nanosecond => number::<TimestampNanosecondType>(out, array, row)?,
         },
+        // Stored as plain integers: the parquet crate is not told that they are durations.
+        Type::Duration(_) if *array.data_type() == DataType::Int64 => number::<Int64Type>(out, array, row)?,
         Type::Duration(unit) => match unit {
             Unit::Second => number::<DurationSecondType>(out, array, row)?,
             Unit::Millisecond => number::<DurationMillisecondType>(out, array, row)?,

@@ -4,6 +4,9 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType, DurationSecondType, Int64Type,
+};
 use arrow_array::{Array, ArrayRef, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray, UInt64Array};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema};
@@ -14,7 +17,7 @@ use crate::answer::too_large;
 use crate::error::Error;
 use crate::int96::{Int96Columns, to_timestamps};
 use crate::projection::Projection;
-use crate::schema::RowSchema;
+use crate::schema::{RowSchema, Type, Unit};
 use crate::search::Plan;
 
 /// An Arrow IPC stream in the making; without rows it stays empty.
@@ -124,7 +127,7 @@ fn places(batch_rows: usize, rows: &mut Peekable<impl Iterator<Item = u64>>) -> 
 fn project(projection: &Projection, batch: &RecordBatch) -> Result<RecordBatch, Error> {
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
     for (path, column) in projection.paths.iter().zip(&projection.schema.columns) {
-        let array = nullable(&answer_column(batch, path)?)?;
+        let array = as_duration(nullable(&answer_column(batch, path)?)?, &column.ty);
         fields.push(Field::new(&column.name, array.data_type().clone(), true));
         arrays.push(array);
     }
@@ -153,6 +156,17 @@ pub(crate) fn answer_column(batch: &RecordBatch, path: &[usize]) -> Result<Array
         };
     }
     Ok(array)
+}
+
+/// Integers of a column that is a duration, as Arrow has durations.
+fn as_duration(array: ArrayRef, ty: &Type) -> ArrayRef {
+    let (Type::Duration(unit), Some(counts)) = (ty, array.as_primitive_opt::<Int64Type>()) else { return array };
+    match unit {
+        Unit::Second => Arc::new(counts.reinterpret_cast::<DurationSecondType>()),
+        Unit::Millisecond => Arc::new(counts.reinterpret_cast::<DurationMillisecondType>()),
+        Unit::Microsecond => Arc::new(counts.reinterpret_cast::<DurationMicrosecondType>()),
+        Unit::Nanosecond => Arc::new(counts.reinterpret_cast::<DurationNanosecondType>()),
+    }
 }
 
 /// The same values with every field inside declared nullable, but for those of maps that must not be: the parquet crate

@@ -7,12 +7,13 @@
 
 use std::ops::Range;
 
+use crate::arrow_hint;
 use crate::bloom::BloomPlace;
 use crate::codec::Codec;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::schema_tree::SchemaTree;
-use crate::thrift::{I32, I64, LIST, Reader, STRUCT, TRUE};
+use crate::thrift::{BINARY, I32, I64, LIST, Reader, STRUCT, TRUE};
 
 /// Length of the little-endian footer length and the magic that end a file.
 pub(crate) const TRAILER_BYTES: u64 = 8;
@@ -208,6 +209,7 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Footer, Error> {
     let mut schema: Option<SchemaTree> = None;
     let mut rows = FooterRows::default();
     let mut type_ordered = Vec::new();
+    let mut hint = None;
     reader.fields(|reader, id, ty| {
         match (id, ty) {
             (2, LIST) => schema = Some(SchemaTree::read(reader, limits)?),
@@ -217,12 +219,17 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Footer, Error> {
                 rows = FooterRows::default();
                 rows.read(reader, schema.num_columns(), limits)?;
             }
+            (5, LIST) => hint = arrow_schema(reader)?,
             (7, LIST) => type_ordered = column_orders(reader)?,
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    let schema = schema.ok_or_else(|| reader.error("it has no schema"))?;
+    let mut schema = schema.ok_or_else(|| reader.error("it has no schema"))?;
+    let durations = hint.map(|hint| arrow_hint::durations(hint, &schema)).unwrap_or_default();
+    if !durations.is_empty() {
+        schema = schema.with_durations(&durations, limits)?;
+    }
     let leaves = schema.num_columns();
     if rows.chunks.len() != rows.groups.len() * leaves {
         return Err(reader.error("it has two schemas"));
@@ -235,6 +242,27 @@ pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Footer, Error> {
         type_ordered,
         schema,
     })
+}
+
+/// The Arrow schema among the key-value metadata, as it is encoded there.
+fn arrow_schema<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Error> {
+    let count = reader.list_of(STRUCT)?;
+    let mut found = None;
+    for _ in 0..count {
+        let (mut key, mut value) = (None, None);
+        reader.fields(|reader, id, ty| {
+            match (id, ty) {
+                (1, BINARY) => key = Some(reader.binary()?),
+                (2, BINARY) => value = Some(reader.binary()?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        if key == Some(arrow_hint::KEY) {
+            found = value;
+        }
+    }
+    Ok(found)
 }
 
 /// Per leaf, whether its column order is the type's own (the only one the format defines).
@@ -340,7 +368,7 @@ fn read_chunk(reader: &mut Reader<'_>) -> Result<Chunk, Error> {
     let mut has_metadata = false;
     reader.fields(|reader, id, ty| {
         match (id, ty) {
-            (1, crate::thrift::BINARY) => chunk.elsewhere = !reader.binary()?.is_empty(),
+            (1, BINARY) => chunk.elsewhere = !reader.binary()?.is_empty(),
             (3, STRUCT) => {
                 has_metadata = true;
                 read_column_metadata(reader, &mut chunk)?;
@@ -379,7 +407,6 @@ fn read_column_metadata(reader: &mut Reader<'_>, chunk: &mut Chunk) -> Result<()
 }
 
 fn read_stats(reader: &mut Reader<'_>) -> Result<Option<Stats>, Error> {
-    use crate::thrift::BINARY;
     let (mut old_min, mut old_max) = (None, None);
     let mut stats = Stats::default();
     reader.fields(|reader, id, ty| {
@@ -449,7 +476,7 @@ fn pages(reader: &mut Reader<'_>, element: u8, limits: &Limits) -> Result<usize,
 }
 
 fn bounds(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<Bound>, Error> {
-    let count = pages(reader, crate::thrift::BINARY, limits)?;
+    let count = pages(reader, BINARY, limits)?;
     (0..count).map(|_| Ok(Bound::new(reader.binary()?))).collect()
 }
 

@@ -19,6 +19,8 @@ pub mod value;
 #[cfg(feature = "parquet")]
 pub mod answer;
 #[cfg(feature = "parquet")]
+mod arrow_hint;
+#[cfg(feature = "parquet")]
 mod arrow_rows;
 #[cfg(feature = "parquet")]
 mod arrow_stream;

@@ -196,6 +196,9 @@ fn leaf_type(schema: &SchemaTree, leaf: usize, arrow: &DataType) -> Result<Type,
     if schema.is_interval(leaf) {
         return Ok(Type::Interval);
     }
+    if let Some(unit) = schema.duration(leaf) {
+        return Ok(Type::Duration(unit));
+    }
     match schema.column(leaf).logical_type_ref() {
         Some(LogicalType::Uuid) => Ok(Type::Uuid),
         _ => plain_type(arrow),

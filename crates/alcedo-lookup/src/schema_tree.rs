@@ -19,6 +19,7 @@ use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor, Type, TypePtr};
 
 use crate::error::{Error, Short};
 use crate::limits::Limits;
+use crate::schema::Unit;
 use crate::schema_tree::element::Element;
 use crate::thrift::{Reader, STRUCT};
 
@@ -60,6 +61,8 @@ pub(crate) enum Named {
 enum Odd {
     /// It is an INTERVAL, which the parquet crate is told is 12 plain bytes.
     Interval,
+    /// A plain integer that a writer calls a duration.
+    Duration(Unit),
     NoType,
     UnknownType,
     BadLength,
@@ -69,7 +72,7 @@ enum Odd {
 impl Odd {
     fn defect(self) -> Option<&'static str> {
         match self {
-            Self::Interval => None,
+            Self::Interval | Self::Duration(_) => None,
             Self::NoType => Some("has no physical type"),
             Self::UnknownType => Some("has a physical type that is not known"),
             Self::BadLength => Some("is of fixed length without a length that can be read"),
@@ -215,6 +218,36 @@ impl SchemaTree {
     /// Whether a leaf's 12 bytes are an interval.
     pub(crate) fn is_interval(&self, leaf: usize) -> bool {
         self.odd(leaf) == Some(Odd::Interval)
+    }
+
+    /// The unit of a leaf that is a duration.
+    pub(crate) fn duration(&self, leaf: usize) -> Option<Unit> {
+        match self.odd(leaf) {
+            Some(Odd::Duration(unit)) => Some(unit),
+            _ => None,
+        }
+    }
+
+    /// The same with these leaves as durations. The mark is in the schema's bytes, so that it goes wherever they go.
+    ///
+    /// # Errors
+    /// None but those of reading what was read before.
+    pub(crate) fn with_durations(self, leaves: &[(usize, Unit)], limits: &Limits) -> Result<Self, Error> {
+        let mut reader = Reader::new(&self.thrift, "schema", limits);
+        let count = reader.list_of(STRUCT)?;
+        let mut marked = reader.since(0).to_vec();
+        let mut leaf = 0;
+        for i in 0..count {
+            let start = reader.position();
+            let is_leaf = Element::read(&mut reader)?.is_leaf() && i > 0;
+            let mark = leaves.iter().find(|(marked, _)| is_leaf && *marked == leaf);
+            match mark {
+                Some((_, unit)) => marked.extend(Element::marked(reader.since(start), *unit)),
+                None => marked.extend_from_slice(reader.since(start)),
+            }
+            leaf += usize::from(is_leaf);
+        }
+        Self::decode(&marked, limits)
     }
 
     /// Checks that a leaf's values can be read.

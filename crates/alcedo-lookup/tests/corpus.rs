@@ -245,3 +245,27 @@ fn check_all(limits: &Limits, prepare: impl Fn(Arc<FileIndex>) -> Result<Arc<Fil
     assert!(failures.is_empty(), "{} of {checked} lookups:\n{}", failures.len(), failures.join("\n"));
     assert_eq!(checked, 2 * 791);
 }
+
+#[test]
+fn a_duration_that_only_the_writers_arrow_schema_tells_is_one_in_every_form() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/files/polars_small_pages.parquet");
+    let file = Bytes::from(std::fs::read(file).unwrap());
+    let limits = Arc::new(Limits::default());
+    let opened = drive_bytes(Open::new(64 << 10, Arc::clone(&limits)), &file).unwrap();
+    // It goes where the schema goes: into the stored index and to the reader of data pages.
+    let index = Arc::new(FileIndex::decode(&opened.encode(), &limits).unwrap());
+    let ask = |form| {
+        let (keys, columns) = (vec![Key::Int(-5000)], Some(vec!["dur".to_owned()]));
+        let query = Query { key_column: Some("k".to_owned()), keys, columns, form, row_limit: Some(1) };
+        drive_bytes(Search::new(Arc::clone(&index), Arc::new(query), Arc::clone(&limits)).unwrap(), &file).unwrap()
+    };
+    let rows = ask(Form::CompactRows);
+    assert_eq!(rows.schema.columns[0].ty.to_string(), "duration[us]");
+    let Body::Compact(compact) = &rows.body else { panic!("not asked for") };
+    let pages = ask(Form::Pages);
+    let Body::Pages(body) = &pages.body else { panic!("not asked for") };
+    assert_eq!(decode_pages(body, &pages.schema, &pages.row_number, &limits).unwrap(), compact);
+    let Body::ArrowIpc(stream) = ask(Form::ArrowIpc).body else { panic!("not asked for") };
+    let batch = arrow_ipc::reader::StreamReader::try_new(&stream[..], None).unwrap().next().unwrap().unwrap();
+    assert_eq!(*batch.column(0).data_type(), arrow_schema::DataType::Duration(arrow_schema::TimeUnit::Microsecond));
+}

@@ -36,7 +36,7 @@ fn text(i: usize) -> String {
 
 /// Some values are null, at the beginning and at the end too, and a stretch of rows is.
 fn null_at(i: usize) -> bool {
-    i % 7 == 0 || (150..230).contains(&i) || i + 1 == ROWS
+    i.is_multiple_of(7) || (150..230).contains(&i) || i + 1 == ROWS
 }
 
 fn ints<T: ArrowPrimitiveType>(of: impl Fn(usize) -> T::Native, ty: DataType) -> ArrayRef {
@@ -225,7 +225,7 @@ fn ask(file: &Bytes, form: Form, rows: &[usize]) -> FileAnswer {
 
 fn check(what: &str, batch: &RecordBatch, file: &Bytes, rows: &[usize]) {
     let answer = ask(file, Form::CompactRows, rows);
-    let twice = |row: &usize| std::iter::repeat_n(*row, if row % 10 == 0 { 2 } else { 1 });
+    let twice = |row: &usize| std::iter::repeat_n(*row, if row.is_multiple_of(10) { 2 } else { 1 });
     let expected: Vec<usize> = rows.iter().flat_map(twice).collect();
     assert_eq!(answer.row_number, expected.iter().map(|row| *row as u64).collect::<Vec<_>>(), "{what}");
     let Body::Compact(compact) = &answer.body else { panic!("{what}: {answer:?}") };

@@ -11,6 +11,7 @@ use parquet::schema::types::{Type, TypePtr};
 
 use super::Odd;
 use crate::error::Error;
+use crate::schema::Unit;
 use crate::thrift::{BINARY, BYTE, FALSE, I32, Reader, STRUCT, TRUE};
 
 /// Bytes of a FIXED_LEN_BYTE_ARRAY value. Arrow takes the full length for a null too, so a length of gigabytes would
@@ -21,6 +22,12 @@ const MAX_DECIMAL_PRECISION: i32 = 76;
 const MAX_DECIMAL_BYTES: i32 = 32;
 /// Bytes of an INTERVAL: months, days and milliseconds.
 const INTERVAL_BYTES: i32 = 12;
+
+/// Units in the order of Arrow's `TimeUnit`.
+const UNITS: [Unit; 4] = [Unit::Second, Unit::Millisecond, Unit::Microsecond, Unit::Nanosecond];
+/// A field of our own in a `SchemaElement`, which every other reader passes over: the column is a duration of this unit,
+/// counted as in Arrow's format (seconds 0 to nanoseconds 3).
+const DURATION: i16 = 20_001;
 
 /// A `SchemaElement` as the file has it.
 #[derive(Default)]
@@ -35,6 +42,8 @@ pub(super) struct Element {
     scale: i32,
     precision: i32,
     logical: Option<LogicalType>,
+    /// See [`DURATION`].
+    duration: Option<u8>,
 }
 
 impl Element {
@@ -51,11 +60,33 @@ impl Element {
                 (7, I32) => element.scale = reader.i32()?,
                 (8, I32) => element.precision = reader.i32()?,
                 (10, STRUCT) => element.logical = read_logical(reader)?,
+                (DURATION, BYTE) => element.duration = Some(reader.byte()?),
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
         Ok(element)
+    }
+
+    /// A leaf's bytes with the mark that it is a duration. `bytes` are those that it was read from, with the stop byte at
+    /// their end.
+    pub(super) fn marked(bytes: &[u8], unit: Unit) -> Vec<u8> {
+        let code = UNITS.iter().position(|known| *known == unit).unwrap_or_default();
+        let mut marked = bytes[..bytes.len().saturating_sub(1)].to_vec();
+        // A field header with its id written out: the type, then the id as a zigzag varint.
+        marked.push(BYTE);
+        let mut id = u32::from(DURATION.unsigned_abs()) << 1;
+        while id >= 0x80 {
+            marked.push(id as u8 | 0x80);
+            id >>= 7;
+        }
+        marked.extend([id as u8, code as u8, 0]);
+        marked
+    }
+
+    /// It has no children: values are stored for it.
+    pub(super) fn is_leaf(&self) -> bool {
+        self.children.unwrap_or(0) == 0 && !self.is_empty_group()
     }
 
     /// A group without fields: it holds no values, so it has no column chunks either.
@@ -86,6 +117,9 @@ impl Element {
         };
         if odd.is_none() && self.is_interval(physical) {
             odd = Some(Odd::Interval);
+        }
+        if odd.is_none() && physical == Physical::INT64 && self.converted.is_none() && self.logical.is_none() {
+            odd = self.duration.and_then(|code| UNITS.get(usize::from(code))).map(|unit| Odd::Duration(*unit));
         }
         let plain = || {
             let builder = Type::primitive_type_builder(&self.name, physical);

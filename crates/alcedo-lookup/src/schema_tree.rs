@@ -410,3 +410,436 @@ impl Builder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::projection::Projection;
+
+    /// Physical types and repetitions as thrift numbers them.
+    const INT32: i32 = 1;
+    const BYTE_ARRAY: i32 = 6;
+    const FIXED: i32 = 7;
+    const REQUIRED: i32 = 0;
+    const OPTIONAL: i32 = 1;
+    const REPEATED: i32 = 2;
+
+    fn uvarint(mut value: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        bytes.push(value as u8);
+        bytes
+    }
+
+    fn int(value: i32) -> Vec<u8> {
+        uvarint(u64::from((value << 1 ^ value >> 31) as u32))
+    }
+
+    /// A schema element to be written.
+    #[derive(Clone, Default)]
+    struct Written {
+        /// Fields 1 to 8 but the name, which is the fourth.
+        ints: [Option<i32>; 8],
+        name: Vec<u8>,
+        /// The struct `LogicalType`, without its field's head.
+        logical: Option<Vec<u8>>,
+    }
+
+    impl Written {
+        fn leaf(name: &str, physical: i32, repetition: i32) -> Self {
+            let mut written = Self { name: name.into(), ..Self::default() };
+            (written.ints[0], written.ints[2]) = (Some(physical), Some(repetition));
+            written
+        }
+
+        fn group(name: &str, repetition: i32, children: i32) -> Self {
+            let mut written = Self { name: name.into(), ..Self::default() };
+            (written.ints[2], written.ints[4]) = (Some(repetition), Some(children));
+            written
+        }
+
+        fn length(mut self, length: i32) -> Self {
+            self.ints[1] = Some(length);
+            self
+        }
+
+        fn converted(mut self, converted: i32) -> Self {
+            self.ints[5] = Some(converted);
+            self
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            let mut last = 0;
+            let mut head = |bytes: &mut Vec<u8>, id: u8, ty: u8| {
+                bytes.push((id - last) << 4 | ty);
+                last = id;
+            };
+            for (i, value) in self.ints.iter().enumerate() {
+                if i == 3 {
+                    head(&mut bytes, 4, 8);
+                    bytes.extend(uvarint(self.name.len() as u64));
+                    bytes.extend(&self.name);
+                }
+                if let Some(value) = value {
+                    head(&mut bytes, i as u8 + 1, 5);
+                    bytes.extend(int(*value));
+                }
+            }
+            if let Some(logical) = &self.logical {
+                head(&mut bytes, 10, 12);
+                bytes.extend(logical);
+            }
+            bytes.push(0);
+            bytes
+        }
+    }
+
+    fn list(elements: &[Written]) -> Vec<u8> {
+        let mut bytes = vec![0xfc];
+        bytes.extend(uvarint(elements.len() as u64));
+        bytes.extend(elements.iter().flat_map(Written::bytes));
+        bytes
+    }
+
+    /// The bytes of a schema whose root has so many children, and the elements below it.
+    fn schema_bytes(children: usize, elements: &[Written]) -> Vec<u8> {
+        list(&[&[Written::group("root", REQUIRED, children as i32)], elements].concat())
+    }
+
+    fn read(children: usize, elements: &[Written]) -> Result<SchemaTree, Error> {
+        SchemaTree::decode(&schema_bytes(children, elements), &Limits::default())
+    }
+
+    fn types(schema: &SchemaTree) -> Result<Vec<String>, Error> {
+        let projection = Projection::resolve(schema, None)?;
+        Ok(projection.schema.columns.iter().map(|column| format!("{}: {}", column.name, column.ty)).collect())
+    }
+
+    fn one(names: &str) -> [String; 1] {
+        [names.to_owned()]
+    }
+
+    /// All members of the union `LogicalType` and some that are not known yet, right and wrong ones.
+    fn logicals() -> Vec<Option<Vec<u8>>> {
+        let member = |id: u8, inner: &[u8]| {
+            let head = if id < 16 { vec![id << 4 | 12] } else { [vec![12], int(id.into())].concat() };
+            Some([&head, inner, &[0, 0]].concat())
+        };
+        let mut logicals: Vec<_> = (1..20).map(|id| member(id, &[])).collect();
+        logicals.push(None);
+        logicals.push(Some(vec![0]));
+        for (scale, precision) in [
+            (2, 9),
+            (0, 0),
+            (-1, 5),
+            (6, 5),
+            (2, 10),
+            (2, 18),
+            (2, 19),
+            (2, 38),
+            (2, 39),
+            (0, 76),
+            (0, 77),
+            (0, i32::MAX),
+        ] {
+            logicals.push(member(5, &[&[0x15][..], &int(scale), &[0x15], &int(precision)].concat()));
+        }
+        for (utc, unit) in [(1, 1), (2, 2), (1, 3), (2, 4), (1, 0)] {
+            for id in [7, 8] {
+                let unit: &[u8] = if unit == 0 { &[0x1c, 0] } else { &[0x1c, unit << 4 | 12, 0, 0] };
+                logicals.push(member(id, &[&[0x10 | utc], unit].concat()));
+            }
+        }
+        for width in [0, 8, 16, 24, 32, 64, 128, 255] {
+            logicals.push(member(10, &[0x13, width, 0x11]));
+            logicals.push(member(10, &[0x13, width, 0x12]));
+        }
+        logicals
+    }
+
+    #[test]
+    fn whatever_annotates_a_leaf_it_is_read_or_refused_alone() {
+        let plain = Written::leaf("plain", INT32, REQUIRED);
+        let (mut readable, mut refused) = (0, 0);
+        for physical in
+            [None, Some(-1), Some(0), Some(1), Some(2), Some(3), Some(4), Some(5), Some(6), Some(7), Some(8)]
+        {
+            for length in [None, Some(-1), Some(0), Some(1), Some(2), Some(12), Some(16), Some(33), Some(1 << 20 | 1)] {
+                if length.is_some() && physical != Some(FIXED) {
+                    continue;
+                }
+                for converted in std::iter::once(None).chain((-1..24).map(Some)) {
+                    for logical in logicals() {
+                        let mut odd = Written::leaf("odd", INT32, OPTIONAL);
+                        odd.ints = [physical, length, Some(OPTIONAL), None, None, converted, Some(2), Some(9)];
+                        odd.logical = logical;
+                        let schema = read(2, &[odd, plain.clone()]).unwrap();
+                        assert_eq!(schema.num_columns(), 2);
+                        let others = Projection::resolve(&schema, Some(&one("plain"))).unwrap();
+                        assert_eq!(others.leaves, [1]);
+                        match schema.check_readable(0) {
+                            Ok(()) => assert_eq!(types(&schema).unwrap().len(), 2),
+                            Err(error) => {
+                                assert_eq!(types(&schema).unwrap_err(), error);
+                                assert!(error.to_string().contains("column `odd`"), "{error}");
+                                refused += 1;
+                                continue;
+                            }
+                        }
+                        readable += 1;
+                    }
+                }
+            }
+        }
+        assert!(readable > 10_000 && refused > 1_000, "{readable} {refused}");
+    }
+
+    #[test]
+    fn annotations_that_do_not_fit_leave_the_plain_type() {
+        let decimal = |physical: i32, scale: i32, precision: i32| {
+            let mut leaf = Written::leaf("c", physical, REQUIRED).converted(5);
+            (leaf.ints[6], leaf.ints[7]) = (Some(scale), Some(precision));
+            leaf
+        };
+        let geometry = Some(vec![12, 34, 0, 0]);
+        let cases = [
+            (Written::leaf("c", INT32, REQUIRED).converted(0), "c: int32"),
+            (Written::leaf("c", INT32, REQUIRED).converted(17), "c: int32"),
+            (Written::leaf("c", INT32, REQUIRED).converted(13), "c: uint32"),
+            (Written::leaf("c", INT32, REQUIRED).converted(99), "c: int32"),
+            (decimal(INT32, 2, 9), "c: decimal(9,2)"),
+            (decimal(INT32, 2, 10), "c: int32"),
+            (decimal(INT32, 10, 9), "c: int32"),
+            (decimal(FIXED, 2, 9).length(4), "c: decimal(9,2)"),
+            (decimal(FIXED, 2, 10).length(4), "c: fixed[4]"),
+            (decimal(FIXED, 2, 10).length(33), "c: fixed[33]"),
+            (decimal(BYTE_ARRAY, 2, 77), "c: binary"),
+            (Written::leaf("c", FIXED, REQUIRED).length(12).converted(21), "c: interval"),
+            (Written::leaf("c", FIXED, REQUIRED).length(11).converted(21), "c: fixed[11]"),
+            (Written { logical: geometry, ..Written::leaf("c", BYTE_ARRAY, REQUIRED) }, "c: binary"),
+            // An unknown unit of a timestamp beside a converted type that is known.
+            (
+                Written {
+                    logical: Some(vec![0x8c, 0x11, 0x1c, 0x4c, 0, 0, 0, 0]),
+                    ..Written::leaf("c", 2, REQUIRED).converted(10)
+                },
+                "c: timestamp[us,UTC]",
+            ),
+        ];
+        for (leaf, ty) in cases {
+            assert_eq!(types(&read(1, &[leaf]).unwrap()).unwrap(), [ty]);
+        }
+    }
+
+    #[test]
+    fn a_column_without_a_type_is_refused_by_name_and_only_when_it_is_asked_for() {
+        let mut no_repetition = Written::group("g", REQUIRED, 1);
+        no_repetition.ints[2] = None;
+        let mut no_type = Written::leaf("n", INT32, REQUIRED);
+        no_type.ints[0] = None;
+        let elements = [
+            no_type,
+            Written::leaf("u", 8, REQUIRED),
+            Written::leaf("f", FIXED, REQUIRED).length(-12),
+            no_repetition,
+            Written::leaf("i", INT32, REQUIRED),
+            Written::leaf("plain", INT32, REQUIRED),
+        ];
+        let schema = read(5, &elements).unwrap();
+        let error = |name: &str| Projection::resolve(&schema, Some(&one(name))).map(|_| ()).unwrap_err();
+        assert!(matches!(error("n"), Error::Corrupt(text) if text.contains("`n` has no physical type")));
+        assert!(matches!(error("u"), Error::Unsupported(text) if text.contains("`u`")));
+        assert!(matches!(error("f"), Error::Corrupt(text) if text.contains("`f`")));
+        assert!(matches!(error("g"), Error::Corrupt(text) if text.contains("`g.i`")));
+        assert!(crate::projection::key_column(&schema, "g.i").is_err());
+        assert_eq!(Projection::resolve(&schema, Some(&one("plain"))).unwrap().leaves, [4]);
+        assert!(types(&schema).is_err());
+    }
+
+    /// Groups of every annotation and shape up to two levels, in front of a plain column.
+    #[test]
+    fn whatever_annotates_a_group_it_is_read_or_refused_alone() {
+        let repetitions = [REQUIRED, OPTIONAL, REPEATED, 3];
+        let plain = Written::leaf("plain", INT32, REQUIRED);
+        let mut inner: Vec<(usize, Vec<Written>)> = Vec::new();
+        for repetition in repetitions {
+            inner.push((1, vec![Written::leaf("a", INT32, repetition)]));
+            for children in 0..4 {
+                for child in [OPTIONAL, REPEATED] {
+                    let mut group = vec![Written::group("array", repetition, children)];
+                    group.extend((0..children).map(|_| Written::leaf("b", INT32, child)));
+                    inner.push((1, group.clone()));
+                    group.push(Written::leaf("a", INT32, child));
+                    inner.push((2, group));
+                }
+            }
+        }
+        let mut read_all = 0;
+        for annotation in [None, Some(1), Some(2), Some(3), Some(5)] {
+            for nested in [None, Some(1), Some(2), Some(3)] {
+                for repetition in repetitions {
+                    for (children, inner) in &inner {
+                        let mut group = Written::group("g", repetition, *children as i32);
+                        group.ints[5] = annotation;
+                        let mut elements = [&[group], inner.as_slice(), std::slice::from_ref(&plain)].concat();
+                        elements[1].ints[5] = nested;
+                        let schema = read(2, &elements).unwrap();
+                        let others = Projection::resolve(&schema, Some(&one("plain"))).unwrap();
+                        assert_eq!(others.leaves, [schema.num_columns() - 1]);
+                        if (0..schema.num_columns()).all(|leaf| schema.check_readable(leaf).is_ok()) {
+                            types(&schema).unwrap();
+                            read_all += 1;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(read_all > 1_000, "{read_all}");
+    }
+
+    #[test]
+    fn lists_and_maps_of_all_spellings_keep_their_types() {
+        let list = |elements: &[Written]| types(&read(1, elements).unwrap()).unwrap().join("; ");
+        let int = |name: &str, repetition: i32| Written::leaf(name, INT32, repetition);
+        let group = Written::group;
+        let standard = [group("l", OPTIONAL, 1).converted(3), group("list", REPEATED, 1), int("element", OPTIONAL)];
+        assert_eq!(list(&standard), "l: list<int32>");
+        assert_eq!(list(&[group("l", OPTIONAL, 1).converted(3), int("array", REPEATED)]), "l: list<int32>");
+        let pairs = [group("l", OPTIONAL, 1).converted(3), group("array", REPEATED, 1), int("a", OPTIONAL)];
+        assert_eq!(list(&pairs), "l: list<struct<a:int32>>");
+        // Two levels of the old spelling: the inner list is the repeated field itself.
+        let nested =
+            [group("l", OPTIONAL, 1).converted(3), group("array", REPEATED, 1).converted(3), int("array", REPEATED)];
+        assert_eq!(list(&nested), "l: list<list<int32>>");
+        for map in [1, 2] {
+            let entries = group("map", REPEATED, 2).converted(2);
+            let map = [group("m", OPTIONAL, 1).converted(map), entries, int("key", REQUIRED), int("value", OPTIONAL)];
+            assert_eq!(list(&map), "m: map<int32,int32>");
+        }
+        // A list that is not one is the struct that it looks like.
+        assert_eq!(list(&[group("l", OPTIONAL, 1).converted(3), int("a", OPTIONAL)]), "l: struct<a:int32>");
+        assert_eq!(list(&[group("m", OPTIONAL, 1).converted(1), int("a", REPEATED)]), "m: struct<a:list<int32>>");
+    }
+
+    #[test]
+    fn names_are_found_whatever_they_are() {
+        let int = |name: &str| Written::leaf(name, INT32, OPTIONAL);
+        let mut broken = int("");
+        broken.name = vec![b'n', 0xff];
+        let elements = [
+            int("twice"),
+            int("s.a"),
+            Written::group("s", OPTIONAL, 3),
+            int("a"),
+            int("b"),
+            int("b"),
+            Written::group("nothing", OPTIONAL, 0),
+            int("twice"),
+            broken,
+            Written::group("l", OPTIONAL, 1).converted(3),
+            Written::group("list", REPEATED, 1),
+            int("element"),
+        ];
+        let schema = read(7, &elements).unwrap();
+        assert_eq!(schema.num_columns(), 8);
+        let leaves = |name: &str| Projection::resolve(&schema, Some(&one(name))).map(|read| read.leaves);
+        assert_eq!(leaves("twice").unwrap(), [0], "the first of two");
+        assert_eq!(leaves("s.a").unwrap(), [1], "a root column wins over a dotted path");
+        assert_eq!(leaves("s").unwrap(), [2, 3, 4]);
+        assert_eq!(leaves("s.b").unwrap(), [3], "the first of two");
+        assert_eq!(leaves("n\u{fffd}").unwrap(), [6]);
+        assert!(matches!(leaves("l.list.element"), Err(Error::NoSuchColumn { .. })));
+        assert!(matches!(leaves("nothing"), Err(Error::NoSuchColumn { .. })));
+        assert!(matches!(leaves("twic"), Err(Error::NoSuchColumn { hint: Some(hint), .. }) if hint == "twice"));
+        let all = Projection::resolve(&schema, None).unwrap();
+        let names: Vec<&str> = all.schema.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(names, ["twice", "s.a", "s", "twice", "n\u{fffd}", "l"]);
+    }
+
+    #[test]
+    fn leaves_of_one_struct_are_reached_beside_each_other() {
+        let int = |name: &str| Written::leaf(name, INT32, OPTIONAL);
+        let text = Written::leaf("y", BYTE_ARRAY, OPTIONAL).converted(0);
+        let group = |name: &str, children| Written::group(name, OPTIONAL, children);
+        // Two inner structs of one name, so that only the place tells which is meant.
+        let elements = [group("s", 3), group("a", 1), int("x"), int("b"), group("a", 2), int("z"), text];
+        let schema = read(1, &elements).unwrap();
+        let names = ["s.a.y", "s.a.x", "s.b"].map(str::to_owned);
+        let read = Projection::resolve(&schema, Some(&names)).unwrap();
+        assert_eq!(read.leaves, [0, 1, 3]);
+        assert_eq!(read.paths, [vec![0, 2, 0], vec![0, 0, 0], vec![0, 1]]);
+        let types: Vec<String> = read.schema.columns.iter().map(|column| column.ty.to_string()).collect();
+        assert_eq!(types, ["string", "int32", "int32"]);
+    }
+
+    #[test]
+    fn only_the_asked_columns_are_converted() {
+        let elements: Vec<Written> = (0..2_000).map(|i| Written::leaf(&format!("c{i}"), INT32, OPTIONAL)).collect();
+        let schema = read(2_000, &elements).unwrap();
+        let read = Projection::resolve(&schema, Some(&["c1999", "c7"].map(str::to_owned))).unwrap();
+        assert_eq!(read.leaves, [7, 1_999]);
+        assert_eq!(schema.pruned(&read.leaves).unwrap().num_columns(), 2);
+        assert_eq!(read.paths, [vec![1], vec![0]]);
+    }
+
+    #[test]
+    fn schemas_beyond_the_bounds_are_refused() {
+        let limits = Limits::default();
+        let deep = |levels: usize| {
+            let mut elements = vec![Written::group("g", OPTIONAL, 1); levels - 1];
+            elements.push(Written::leaf("c", INT32, OPTIONAL));
+            read(1, &elements)
+        };
+        // On the smallest stack that a thread here has.
+        let deepest = move || (deep(limits.schema_depth).is_ok(), deep(limits.schema_depth + 1).map(|_| ()));
+        let deepest = std::thread::Builder::new().stack_size(2 << 20).spawn(deepest).unwrap().join().unwrap();
+        assert!(deepest.0);
+        assert!(matches!(deepest.1, Err(Error::Limit(text)) if text.contains("levels deep")));
+        assert!(matches!(deep(20_000), Err(Error::Limit(_))));
+        let wide = |leaves: usize| read(leaves, &vec![Written::leaf("c", INT32, OPTIONAL); leaves]);
+        assert!(wide(49_999).is_ok());
+        assert!(matches!(wide(50_000), Err(Error::Limit(text)) if text.contains("schema elements")));
+        // A footer of two megabytes whose leaves would repeat one megabyte of names ten thousand times.
+        let mut elements = vec![Written::group(&"n".repeat(1 << 20), OPTIONAL, 10_000)];
+        elements.extend(vec![Written::leaf("c", INT32, OPTIONAL); 10_000]);
+        assert!(matches!(read(1, &elements), Err(Error::Limit(text)) if text.contains("bytes in memory")));
+    }
+
+    #[test]
+    fn schemas_that_contradict_themselves_are_refused() {
+        let int = || Written::leaf("c", INT32, OPTIONAL);
+        for (children, elements) in [
+            (1, vec![]),
+            (1, vec![int(), int()]),
+            (2, vec![int()]),
+            (1, vec![Written::group("g", OPTIONAL, 2), int()]),
+            (1, vec![Written::group("g", OPTIONAL, i32::MAX), int()]),
+            (1, vec![Written::group("g", OPTIONAL, -1), int()]),
+        ] {
+            assert!(matches!(read(children, &elements), Err(Error::Corrupt(_))), "{children} of {}", elements.len());
+        }
+        assert!(SchemaTree::decode(&list(&[]), &Limits::default()).is_err());
+        let longer = [schema_bytes(1, &[int()]), vec![0]].concat();
+        assert!(SchemaTree::decode(&longer, &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn names_of_megabytes_do_not_make_errors_of_megabytes() {
+        let mut leaf = Written::leaf(&"n".repeat(1 << 20), INT32, OPTIONAL);
+        leaf.ints[0] = None;
+        let schema = read(1, &[leaf]).unwrap();
+        let errors = [
+            types(&schema).unwrap_err(),
+            schema.find(&"n".repeat((1 << 20) - 1)).unwrap_err(),
+            crate::projection::key_leaf(&schema, 0).map(|_| ()).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().len() < 300, "{} bytes", error.to_string().len());
+        }
+    }
+}

@@ -519,3 +519,155 @@ pub(crate) fn read_offset_index(bytes: &[u8], limits: &Limits) -> Result<Vec<Pag
     })?;
     Ok(locations)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    /// Where the footer of the files below starts.
+    const DATA_END: u64 = 1_000;
+
+    fn settled(mut chunks: Vec<Chunk>, limits: &Limits) -> Vec<Chunk> {
+        settle(&mut chunks, DATA_END, limits);
+        chunks
+    }
+
+    fn at(start: i64, bytes: i64) -> Chunk {
+        Chunk { data_page_offset: start, compressed_bytes: bytes, ..Chunk::default() }
+    }
+
+    fn overlapping(chunks: &[Chunk]) -> Vec<bool> {
+        let chunks = settled(chunks.to_vec(), &Limits::default());
+        for chunk in chunks.iter().filter(|chunk| chunk.overlaps) {
+            assert!(matches!(chunk.range(DATA_END), Err(Error::Corrupt(text)) if text.contains("overlaps")));
+        }
+        chunks.iter().map(|chunk| chunk.overlaps).collect()
+    }
+
+    #[test]
+    fn a_chunk_that_another_begins_inside_of_is_marked() {
+        assert_eq!(overlapping(&[at(4, 10), at(14, 10), at(24, 976)]), [false; 3]);
+        assert_eq!(overlapping(&[at(24, 976), at(14, 10), at(4, 10)]), [false; 3], "in another order");
+        assert_eq!(overlapping(&[at(4, 11), at(14, 10)]), [true, false]);
+        assert_eq!(overlapping(&[at(14, 10), at(4, 11)]), [false, true]);
+        // Two that are the same are no sign of damage by themselves, and a third begins inside both.
+        assert_eq!(overlapping(&[at(4, 20), at(4, 20)]), [false; 2]);
+        assert_eq!(overlapping(&[at(4, 20), at(23, 5), at(4, 20), at(24, 1)]), [true, true, true, false]);
+        // One that holds all others, but not from its own beginning.
+        assert_eq!(overlapping(&[at(4, 900), at(4, 10), at(14, 10)]), [true, false, false]);
+        // What cannot be read or holds nothing may say anything.
+        assert_eq!(overlapping(&[at(4, 100), at(50, 0), at(50, -1), at(50, i64::MAX)]), [false; 4]);
+        let elsewhere = Chunk { elsewhere: true, ..at(50, 10) };
+        assert_eq!(overlapping(&[at(4, 100), elsewhere]), [false; 2]);
+    }
+
+    #[test]
+    fn chunks_end_before_the_footer_and_begin_behind_the_magic() {
+        let is_readable = |chunk: Chunk| chunk.range(DATA_END).is_ok();
+        assert!(is_readable(at(4, 996)));
+        assert!(!is_readable(at(4, 997)) && !is_readable(at(3, 10)) && !is_readable(at(-5, 10)));
+        assert!(!is_readable(at(4, -1)) && !is_readable(at(i64::MAX, i64::MAX)) && !is_readable(at(4, 1 << 50)));
+        // A dictionary page in front of the data pages is the chunk's beginning; one behind them is none.
+        let with_dictionary = |offset| Chunk { dictionary_offset: offset, ..at(100, 50) };
+        assert_eq!(with_dictionary(90).range(DATA_END).unwrap(), 90..140);
+        assert_eq!(with_dictionary(110).range(DATA_END).unwrap(), 100..150);
+        assert_eq!(with_dictionary(-1).range(DATA_END).unwrap(), 100..150);
+        assert!(with_dictionary(2).range(DATA_END).is_err());
+    }
+
+    #[test]
+    fn indexes_and_filters_that_are_not_before_the_footer_are_forgotten() {
+        let limits = Limits { index_bytes: 500, ..Limits::default() };
+        let used = |index: (i64, i32)| {
+            let chunk = Chunk { offset_index: index, column_index: index, bloom_filter: index, ..at(4, 10) };
+            let chunk = &settled(vec![chunk], &limits)[0];
+            [chunk.offset_index(DATA_END), chunk.column_index(DATA_END)].map(|range| range.is_some())
+        };
+        assert_eq!(used((500, 500)), [true; 2]);
+        for index in
+            [(501, 500), (499, 501), (3, 10), (-1, 10), (500, 0), (500, -1), (i64::MAX, i32::MAX), (4, i32::MAX)]
+        {
+            assert_eq!(used(index), [false; 2], "{index:?}");
+        }
+        let filter = |place: (i64, i32)| {
+            let chunk = Chunk { bloom_filter: place, ..at(4, 10) };
+            let chunk = &settled(vec![chunk], &limits)[0];
+            chunk.bloom_filter(DATA_END).map(|place| (place.range, place.exact))
+        };
+        assert_eq!(filter((100, 900)), Some((100..1_000, true)), "as long as it likes: only blocks of it are read");
+        assert_eq!(filter((100, 0)), Some((100..1_000, false)));
+        for place in [(0, 0), (100, 901), (100, -1), (1_000, 0), (3, 0), (-1, 0), (i64::MIN, 0)] {
+            assert_eq!(filter(place), None, "{place:?}");
+        }
+    }
+
+    /// A footer of so many leaves and so many row groups with so many chunks each, which say nothing.
+    fn footer(leaves: usize, groups: usize, chunks: usize) -> Vec<u8> {
+        let count = |ty: u8, count: usize| {
+            vec![0xf0 | ty, count as u8 | 0x80, (count >> 7) as u8 | 0x80, (count >> 14) as u8 & 0x7f]
+        };
+        let mut bytes = [vec![0x29], count(STRUCT, leaves + 1)].concat();
+        let children = (leaves as u32) << 1;
+        bytes.extend([0x55, children as u8 | 0x80, (children >> 7) as u8 | 0x80, (children >> 14) as u8 & 0x7f, 0]);
+        // INT32, required, without a name.
+        bytes.extend([0x15, 2, 0x25, 0, 0x18, 0, 0].repeat(leaves));
+        bytes.push(0x29);
+        bytes.extend(count(STRUCT, groups));
+        let group = [&[0x19][..], &count(STRUCT, chunks), &vec![0; chunks], &[0x26, 2, 0]].concat();
+        bytes.extend(group.repeat(groups));
+        bytes.push(0);
+        bytes
+    }
+
+    #[test]
+    fn column_chunks_are_counted_before_any_is_read() {
+        let limits = Limits { column_chunks: 600, ..Limits::default() };
+        let count =
+            |leaves, groups, chunks| read(&footer(leaves, groups, chunks), &limits).map(|footer| footer.chunks.len());
+        assert_eq!(count(30, 20, 30).unwrap(), 600);
+        assert!(matches!(count(30, 21, 30), Err(Error::Limit(text)) if text.contains("column chunks")));
+        assert!(matches!(count(2, 2, 3), Err(Error::Corrupt(text)) if text.contains("another number of columns")));
+        // One byte of thrift for each of a million chunks of a schema with one leaf.
+        assert!(matches!(read(&footer(1, 1, 1_000_000), &Limits::default()), Err(Error::Corrupt(_))));
+        let few = Limits { row_groups: 19, ..Limits::default() };
+        assert!(matches!(read(&footer(30, 20, 30), &few), Err(Error::Limit(text)) if text.contains("row groups")));
+    }
+
+    #[test]
+    fn row_groups_before_the_schema_and_two_schemas_are_refused() {
+        let whole = footer(3, 2, 3);
+        let groups_at = whole.len() - 1 - 2 * (1 + 4 + 3 + 3) - 5;
+        let (schema, groups) = (&whole[..groups_at], &whole[groups_at..whole.len() - 1]);
+        let limits = Limits::default();
+        assert!(read(&[schema, groups, &[0]].concat(), &limits).is_ok());
+        // Field 4 first, and then 2 by its whole id.
+        let turned = [&[0x49][..], &groups[1..], &[0x09, 4], &schema[1..], &[0]].concat();
+        assert!(matches!(read(&turned, &limits), Err(Error::Corrupt(text)) if text.contains("before the schema")));
+        let other = footer(4, 0, 0);
+        let again = [schema, groups, &[0x09, 4], &other[1..other.len() - 6], &[0]].concat();
+        assert!(matches!(read(&again, &limits), Err(Error::Corrupt(text)) if text.contains("two schemas")));
+    }
+
+    #[test]
+    fn indexes_of_more_data_pages_than_the_bound_are_refused() {
+        let limits = Limits { chunk_pages: 100, ..Limits::default() };
+        let list = |element: u8, count: usize, value: &[u8]| {
+            [&[0xf0 | element, count as u8][..], &value.repeat(count)].concat()
+        };
+        let offsets = |count| [&[0x19][..], &list(STRUCT, count, &[0x16, 8, 0x15, 2, 0x16, 0, 0]), &[0]].concat();
+        assert_eq!(read_offset_index(&offsets(100), &limits).unwrap().len(), 100);
+        assert!(matches!(read_offset_index(&offsets(101), &limits), Err(Error::Limit(_))));
+        let columns = |nulls, min, max, counts| {
+            let lists =
+                [list(TRUE, nulls, &[2]), list(8, min, &[1, 7]), list(8, max, &[1, 9]), list(I64, counts, &[0])];
+            [&[0x19][..], &lists[0], &[0x19], &lists[1], &[0x19], &lists[2], &[0x29], &lists[3], &[0]].concat()
+        };
+        assert!(read_column_index(&columns(100, 100, 100, 100), &limits).is_ok());
+        for over in [(101, 1, 1, 1), (1, 101, 1, 1), (1, 1, 101, 1), (1, 1, 1, 101)] {
+            let error = read_column_index(&columns(over.0, over.1, over.2, over.3), &limits).map(|_| ()).unwrap_err();
+            assert!(matches!(error, Error::Limit(_)), "{error}");
+        }
+        assert!(matches!(read_column_index(&columns(3, 3, 2, 3), &limits), Err(Error::Corrupt(_))));
+    }
+}

@@ -142,6 +142,14 @@ fn write_value(out: &mut Fields, array: &ArrayRef, ty: &Type, row: usize) -> Res
             Unit::Microsecond => number::<DurationMicrosecondType>(out, array, row)?,
             Unit::Nanosecond => number::<DurationNanosecondType>(out, array, row)?,
         },
+        // Few digits in many bytes.
+        Type::Decimal { precision, .. }
+            if *precision <= DECIMAL128_PRECISION && array.as_primitive_opt::<Decimal256Type>().is_some() =>
+        {
+            let value = array.as_primitive::<Decimal256Type>().value(row).to_i128();
+            let value = value.ok_or_else(|| Error::corrupt(format!("a value that {ty} cannot hold")))?;
+            out.bytes.extend_from_slice(&value.to_le_bytes());
+        }
         Type::Decimal { precision, .. } if *precision <= DECIMAL128_PRECISION => {
             number::<Decimal128Type>(out, array, row)?;
         }

@@ -6,6 +6,11 @@ use std::io::Read;
 
 use crate::error::Error;
 
+/// How a gzip member starts.
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+/// How a stream of snappy's frames starts (<https://github.com/google/snappy/blob/main/framing_format.txt>).
+const SNAPPY_FRAME_MAGIC: &[u8] = b"\xff\x06\x00\x00sNaPpY";
+
 /// Parquet's `CompressionCodec`
 /// (<https://github.com/apache/parquet-format/blob/master/Compression.md>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +57,16 @@ impl Codec {
     /// # Errors
     /// The input is damaged, or inflates to another size. Memory stays below `size` plus a codec's window.
     pub(crate) fn decompress(self, input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+        if input.is_empty() && size == 0 {
+            // Some writers compress nothing to nothing, whatever the codec makes of it.
+            return Ok(Vec::new());
+        }
         let output = match self {
             Self::Uncompressed => input.to_vec(),
             Self::Snappy => snappy(input, size)?,
             Self::Zstd => zstd::bulk::decompress(input, size).map_err(|e| damaged("zstd", &e))?,
             Self::Lz4Raw => lz4_flex::block::decompress(input, size).map_err(|e| damaged("lz4_raw", &e))?,
-            Self::Gzip => read_bounded("gzip", flate2::bufread::MultiGzDecoder::new(input), size)?,
+            Self::Gzip => gzip(input, size)?,
             Self::Brotli => read_bounded("brotli", brotli::Decompressor::new(input, 4096), size)?,
             Self::Lz4Hadoop => lz4_hadoop(input, size)?,
         };
@@ -72,12 +81,39 @@ fn damaged(codec: &str, error: &dyn std::fmt::Display) -> Error {
     Error::corrupt(format!("{codec} data: {error}"))
 }
 
+/// A raw block, as Parquet says; Hadoop's own codec frames such blocks, and some writers put snappy's frames here.
 fn snappy(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+    let block = |input: &[u8], most: usize| {
+        let declared = snap::raw::decompress_len(input).ok().filter(|declared| *declared <= most)?;
+        let decoded = snap::raw::Decoder::new().decompress_vec(input).ok()?;
+        (decoded.len() == declared).then_some(decoded)
+    };
+    if let Some(output) = block(input, size).filter(|output| output.len() == size) {
+        return Ok(output);
+    }
+    if input.starts_with(SNAPPY_FRAME_MAGIC) {
+        return read_bounded("snappy", snap::read::FrameDecoder::new(input), size);
+    }
+    if let Some(output) = hadoop_blocks(input, size, block) {
+        return Ok(output);
+    }
     let declared = snap::raw::decompress_len(input).map_err(|e| damaged("snappy", &e))?;
     if declared != size {
         return Err(Error::corrupt(format!("snappy data declares {declared} bytes, the page header says {size}")));
     }
     snap::raw::Decoder::new().decompress_vec(input).map_err(|e| damaged("snappy", &e))
+}
+
+/// Members of gzip (RFC 1952); some writers leave out its frame and put zlib's (RFC 1950) or a bare stream here.
+fn gzip(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
+    if input.starts_with(GZIP_MAGIC) {
+        return read_bounded("gzip", flate2::bufread::MultiGzDecoder::new(input), size);
+    }
+    let zlib = read_bounded("zlib", flate2::bufread::ZlibDecoder::new(input), size);
+    match zlib {
+        Ok(output) => Ok(output),
+        Err(_) => read_bounded("deflate", flate2::bufread::DeflateDecoder::new(input), size),
+    }
 }
 
 /// Reads at most one byte more than `size`, so that a bomb is found without being inflated.
@@ -93,7 +129,7 @@ fn lz4_hadoop(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
     if size == 0 {
         return Ok(Vec::new());
     }
-    if let Some(output) = lz4_hadoop_blocks(input, size) {
+    if let Some(output) = hadoop_blocks(input, size, |chunk, most| lz4_flex::block::decompress(chunk, most).ok()) {
         return Ok(output);
     }
     if let Ok(output) = read_bounded("lz4", lz4_flex::frame::FrameDecoder::new(input), size)
@@ -104,7 +140,8 @@ fn lz4_hadoop(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
     lz4_flex::block::decompress(input, size).map_err(|e| damaged("lz4", &e))
 }
 
-fn lz4_hadoop_blocks(mut input: &[u8], size: usize) -> Option<Vec<u8>> {
+/// `decode` takes one chunk and how many bytes it may decode to at most.
+fn hadoop_blocks(mut input: &[u8], size: usize, decode: impl Fn(&[u8], usize) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
     let mut output = Vec::with_capacity(size);
     while !input.is_empty() {
         let block = be_u32(&mut input)?;
@@ -113,7 +150,7 @@ fn lz4_hadoop_blocks(mut input: &[u8], size: usize) -> Option<Vec<u8>> {
             let length = be_u32(&mut input)?;
             let chunk = input.get(..length)?;
             input = &input[length..];
-            let decoded = lz4_flex::block::decompress(chunk, end - output.len()).ok()?;
+            let decoded = decode(chunk, end - output.len())?;
             if decoded.is_empty() {
                 return None;
             }

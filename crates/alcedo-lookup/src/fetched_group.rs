@@ -129,6 +129,26 @@ impl FetchedGroup<'_> {
         count
     }
 
+    /// Whether all columns of these rows stay within the bounds by what their pages declare, and all at once.
+    pub(crate) fn is_small(&self, rows: &[u64]) -> bool {
+        let (mut held, mut values) = (0_usize, 0_usize);
+        for leaf in self.leaves.values() {
+            let dictionary = leaf.dictionary.as_ref().map_or(0, StoredPage::inflated_bytes);
+            let (mut longest, mut count) = (0, rows.len());
+            for (_, _, page) in leaf.touched(rows) {
+                longest = longest.max(page.inflated_bytes());
+                values = values.saturating_add(leaf.page_cost(page));
+                if leaf.repeated() {
+                    count = count.saturating_add(page.header.values as usize);
+                }
+            }
+            held = held.saturating_add(longest).saturating_add(dictionary);
+            let each = plain_width(&leaf.column).unwrap_or(dictionary).max(LEAST_VALUE_BYTES);
+            values = values.saturating_add(count.saturating_mul(each));
+        }
+        held <= self.limits.inflate_bytes && values <= self.value_bytes()
+    }
+
     /// Sees that a root column of these leaves can be read within the bounds. Gives the dictionaries that it had to inflate for that.
     pub(crate) fn check_root(&self, leaves: &[usize], rows: &[u64]) -> Result<BTreeMap<usize, Page>, Stop> {
         let mut dictionaries = BTreeMap::new();

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{
-    Array, ArrayRef, FixedSizeBinaryArray, GenericListArray, MapArray, OffsetSizeTrait, RecordBatch, StructArray,
-    TimestampMicrosecondArray, TimestampNanosecondArray,
+    Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, TimestampMicrosecondArray, TimestampNanosecondArray,
 };
-use arrow_schema::{DataType, Field, FieldRef};
+use arrow_schema::DataType;
 use parquet::basic::Type as Physical;
 
 use crate::arrow_stream::answer_column;
 use crate::error::{Error, shown};
+use crate::nested_arrays::with_leaves;
 use crate::projection::Projection;
 use crate::schema::{Column, RowSchema, Type, Unit};
 use crate::schema_tree::SchemaTree;
@@ -201,67 +201,31 @@ fn all_fit(array: &ArrayRef, ty: &Type, unit: Unit) -> bool {
 /// # Errors
 /// A value does not fit the unit.
 pub(crate) fn to_timestamps(array: &ArrayRef, column: &Column, unit: Unit) -> Result<ArrayRef, Error> {
-    retimed(array, &column.ty, unit).map_err(|error| if error == no_unit("") { no_unit(&column.name) } else { error })
-}
-
-fn retimed(array: &ArrayRef, ty: &Type, unit: Unit) -> Result<ArrayRef, Error> {
-    let broken = |error: arrow_schema::ArrowError| Error::corrupt(error.to_string());
-    if let Some(values) = stored(array, ty) {
+    let mut types = Vec::new();
+    leaf_types(&column.ty, &mut types);
+    let mut types = types.into_iter();
+    with_leaves(array, &mut |leaf| {
+        let Some(values) = types.next().and_then(|ty| stored(leaf, ty)) else { return Ok(leaf.clone()) };
         let fitted = |value: Option<&[u8]>| match value {
-            Some(value) => count(value, unit).map(Some).ok_or_else(|| no_unit("")),
+            Some(value) => count(value, unit).map(Some).ok_or_else(|| no_unit(&column.name)),
             None => Ok(None),
         };
         let counts: Vec<Option<i64>> = values.iter().map(fitted).collect::<Result<_, _>>()?;
-        return Ok(match unit {
+        Ok(match unit {
             Unit::Nanosecond => Arc::new(TimestampNanosecondArray::from(counts)),
             _ => Arc::new(TimestampMicrosecondArray::from(counts)),
-        });
-    }
-    Ok(match (array.data_type(), ty) {
-        (DataType::List(field), Type::List(item)) => Arc::new(list(array.as_list::<i32>(), field, item, unit)?),
-        (DataType::LargeList(field), Type::List(item)) => Arc::new(list(array.as_list::<i64>(), field, item, unit)?),
-        (DataType::Struct(_), Type::Struct(fields)) => {
-            let types: Vec<&Type> = fields.iter().map(|(_, ty)| ty).collect();
-            Arc::new(fields_to_timestamps(array.as_struct(), &types, unit)?)
-        }
-        (DataType::Map(field, sorted), Type::Map(key, value)) => {
-            let map = array.as_map();
-            let entries = fields_to_timestamps(map.entries(), &[key, value], unit)?;
-            let field = retyped(field, entries.data_type());
-            let map = MapArray::try_new(field, map.offsets().clone(), entries, map.nulls().cloned(), *sorted);
-            Arc::new(map.map_err(broken)?)
-        }
-        _ => array.clone(),
+        })
     })
 }
 
-fn list<O: OffsetSizeTrait>(
-    list: &GenericListArray<O>,
-    field: &FieldRef,
-    item: &Type,
-    unit: Unit,
-) -> Result<GenericListArray<O>, Error> {
-    let items = retimed(list.values(), item, unit)?;
-    let field = retyped(field, items.data_type());
-    GenericListArray::try_new(field, list.offsets().clone(), items, list.nulls().cloned())
-        .map_err(|error| Error::corrupt(error.to_string()))
-}
-
-fn fields_to_timestamps(array: &StructArray, types: &[&Type], unit: Unit) -> Result<StructArray, Error> {
-    let mut columns = Vec::with_capacity(types.len());
-    let mut fields = Vec::with_capacity(types.len());
-    for ((column, field), ty) in array.columns().iter().zip(array.fields()).zip(types) {
-        let column = retimed(column, ty, unit)?;
-        fields.push(retyped(field, column.data_type()));
-        columns.push(column);
+fn leaf_types<'a>(ty: &'a Type, leaves: &mut Vec<&'a Type>) {
+    match ty {
+        Type::List(item) => leaf_types(item, leaves),
+        Type::Struct(fields) => fields.iter().for_each(|(_, ty)| leaf_types(ty, leaves)),
+        Type::Map(key, value) => {
+            leaf_types(key, leaves);
+            leaf_types(value, leaves);
+        }
+        leaf => leaves.push(leaf),
     }
-    StructArray::try_new(fields.into(), columns, array.nulls().cloned())
-        .map_err(|error| Error::corrupt(error.to_string()))
-}
-
-fn retyped(field: &FieldRef, ty: &DataType) -> FieldRef {
-    if field.data_type() == ty {
-        return field.clone();
-    }
-    Arc::new(Field::new(field.name(), ty.clone(), field.is_nullable()))
 }

@@ -33,6 +33,8 @@ mod codec;
 #[cfg(feature = "parquet")]
 mod data_page;
 #[cfg(feature = "parquet")]
+mod decimal_bytes;
+#[cfg(feature = "parquet")]
 mod delta;
 #[cfg(feature = "parquet")]
 pub mod error;
@@ -58,6 +60,8 @@ mod key_scan;
 pub mod limits;
 #[cfg(feature = "parquet")]
 pub mod machine;
+#[cfg(feature = "parquet")]
+mod nested_arrays;
 #[cfg(feature = "parquet")]
 pub mod open;
 #[cfg(feature = "parquet")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, TimeUnit};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::parquet_to_arrow_schema_by_columns;
+use parquet::arrow::{FieldLevels, parquet_to_arrow_schema_by_columns};
 use parquet::basic::LogicalType;
 use parquet::schema::types::SchemaDescriptor;
 
@@ -26,6 +26,8 @@ pub(crate) struct Projection {
     pub(crate) paths: Vec<Vec<usize>>,
     /// The root columns that are read, ascending.
     pub(crate) roots: Vec<Root>,
+    /// All of them, for one reader.
+    pub(crate) whole: FieldLevels,
 }
 
 impl Projection {
@@ -44,14 +46,14 @@ impl Projection {
         leaves.sort_unstable();
         leaves.dedup();
         let read = Read::new(schema, &leaves)?;
-        let roots = roots(&read.descr, schema, &leaves)?;
+        let (whole, roots) = roots(&read.descr, schema, &leaves)?;
         let (mut columns, mut paths) = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
         for (name, named) in asked {
             let (path, ty) = read.reach(named)?;
             columns.push(Column { name, ty });
             paths.push(path);
         }
-        Ok(Self { leaves, schema: Arc::new(RowSchema { columns }), paths, roots })
+        Ok(Self { leaves, schema: Arc::new(RowSchema { columns }), paths, roots, whole })
     }
 }
 

@@ -1,11 +1,10 @@
 //! Rows of the answer's columns, read from fetched data pages by the parquet crate's array readers.
 //!
-//! Root column by root column, and of each leaf one inflated data page at a time: what a read holds is bounded by the
-//! inflated pages of one root and by the values of the rows that it was asked for. Rows are read in as few batches as
-//! the bounds of `fetched_group` allow.
+//! Of each leaf one data page at a time is inflated. Where all columns together stay within the bounds of `fetched_group`
+//! they are read with one reader; else root column by root column, in as few batches of rows as the bounds allow.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::{Array, ArrayRef, NullArray, RecordBatch, RecordBatchOptions};
 use arrow_schema::{DataType, Field, FieldRef, Schema};
@@ -15,42 +14,81 @@ use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::column::page::{Page, PageIterator};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
-use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor, Type, TypePtr};
+use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
 use crate::data_page::{Dictionary, OneChunk, PageSequence, Reading, Stop};
+use crate::decimal_bytes::{decimal_type, to_decimals};
 use crate::error::Error;
 use crate::fetched_group::FetchedGroup;
 use crate::guard::decoding;
 use crate::int96::INT96_BYTES;
+use crate::nested_arrays::with_leaves;
 use crate::page_place::ColumnName;
 use crate::projection::Projection;
 use crate::schema_tree::SchemaTree;
 
-/// One root column as it is read, alone: leaf `i` to the array readers is leaf `leaves[i]` of the file.
+/// One root column as it is read.
 pub(crate) struct Root {
     /// The leaves that are read, ascending, as ordinals in the file.
     pub(crate) leaves: Vec<usize>,
-    levels: FieldLevels,
+    /// The column's type as the parquet crate is told it.
+    field: TypePtr,
+    /// Per leaf, if any is one: the type of a decimal whose bytes are read as they are.
+    decimals: Vec<Option<DataType>>,
+    /// For reading it alone; made when that is needed.
+    levels: OnceLock<FieldLevels>,
 }
 
-/// The root columns of these ascending leaves; `read` is the schema of these leaves alone.
+impl Root {
+    fn levels(&self) -> Result<&FieldLevels, Error> {
+        if let Some(levels) = self.levels.get() {
+            return Ok(levels);
+        }
+        let levels = field_levels(vec![self.field.clone()])?;
+        Ok(self.levels.get_or_init(|| levels))
+    }
+}
+
+fn field_levels(fields: Vec<TypePtr>) -> Result<FieldLevels, Error> {
+    let group = Type::group_type_builder("schema").with_fields(fields).build()?;
+    let schema = SchemaDescriptor::new(Arc::new(group));
+    Ok(parquet_to_arrow_field_levels(&schema, ProjectionMask::all(), None)?)
+}
+
+/// All of these ascending leaves for the array readers, and the root columns one by one; `read` is the schema of these
+/// leaves alone.
 ///
 /// # Errors
 /// A type that cannot be read.
-pub(crate) fn roots(read: &SchemaDescriptor, schema: &SchemaTree, leaves: &[usize]) -> Result<Vec<Root>, Error> {
+pub(crate) fn roots(
+    read: &SchemaDescriptor,
+    schema: &SchemaTree,
+    leaves: &[usize],
+) -> Result<(FieldLevels, Vec<Root>), Error> {
     let of_one_root = leaves.chunk_by(|a, b| schema.root_of(*a) == schema.root_of(*b));
     let fields = read.root_schema().get_fields();
     let mut roots = Vec::with_capacity(fields.len());
     for (leaves, field) in of_one_root.zip(fields) {
-        let alone = Type::group_type_builder("schema").with_fields(vec![readable(field)?]).build()?;
-        let alone = SchemaDescriptor::new(Arc::new(alone));
-        let levels = parquet_to_arrow_field_levels(&alone, ProjectionMask::all(), None)?;
-        roots.push(Root { leaves: leaves.to_vec(), levels });
+        let mut decimals = Vec::new();
+        decimals_of(field, &mut decimals);
+        if decimals.iter().all(Option::is_none) {
+            decimals.clear();
+        }
+        roots.push(Root { leaves: leaves.to_vec(), field: readable(field)?, decimals, levels: OnceLock::new() });
     }
-    Ok(roots)
+    Ok((field_levels(roots.iter().map(|root| root.field.clone()).collect())?, roots))
 }
 
-/// The column as the parquet crate reads it without loss: 12 bytes for INT96, checked text for JSON.
+fn decimals_of(field: &TypePtr, decimals: &mut Vec<Option<DataType>>) {
+    if field.is_primitive() {
+        decimals.push(decimal_type(field));
+    } else {
+        field.get_fields().iter().for_each(|field| decimals_of(field, decimals));
+    }
+}
+
+/// The column as the parquet crate reads it without loss: 12 bytes for INT96, the bytes of decimals,
+/// checked text for JSON.
 fn readable(field: &TypePtr) -> Result<TypePtr, Error> {
     let info = field.get_basic_info();
     if !field.is_primitive() {
@@ -68,6 +106,8 @@ fn readable(field: &TypePtr) -> Result<TypePtr, Error> {
     let twelve_bytes = field.get_physical_type() == Physical::INT96 || info.converted_type() == ConvertedType::INTERVAL;
     let builder = if twelve_bytes {
         Type::primitive_type_builder(field.name(), Physical::FIXED_LEN_BYTE_ARRAY).with_length(INT96_BYTES)
+    } else if decimal_type(field).is_some() {
+        Type::primitive_type_builder(field.name(), Physical::BYTE_ARRAY)
     } else if info.converted_type() == ConvertedType::JSON {
         Type::primitive_type_builder(field.name(), Physical::BYTE_ARRAY).with_logical_type(Some(LogicalType::String))
     } else {
@@ -121,85 +161,127 @@ impl Projection {
         rows: &[u64],
         wanted: &dyn Fn(usize) -> bool,
     ) -> Result<RecordBatch, Stop> {
-        let (mut fields, mut arrays): (Vec<FieldRef>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+        // The usual rows of usual files are read with one reader. What went wrong there is said by the column's own.
+        if group.is_small(rows)
+            && (0..self.roots.len()).all(wanted)
+            && let Ok(columns) = self.read_together(group, rows)
+        {
+            return batch(columns, rows.len());
+        }
+        let mut columns = Vec::with_capacity(self.roots.len());
         let mut bytes = 0;
         for (i, root) in self.roots.iter().enumerate() {
-            let (field, array): (FieldRef, ArrayRef) = if wanted(i) {
-                let name = root.leaves.first().and_then(|leaf| group.leaves.get(leaf));
-                let reading = Reading::new(&group.limits);
-                let read = name.map_or_else(
-                    || Err(Error::corrupt("a column was not fetched").into()),
-                    |leaf| group.read_root(root, rows, &reading, &leaf.column),
-                );
-                read.map_err(|stop| reading.take_stop().unwrap_or(stop))?
-            } else {
-                (Arc::new(Field::new("", DataType::Null, true)), Arc::new(NullArray::new(rows.len())))
-            };
-            bytes += array.to_data().get_slice_memory_size().unwrap_or(0);
+            let column: Column =
+                if wanted(i) { read_alone(root, group, rows)? } else { (null_field(), null_array(rows.len())) };
+            bytes += column.1.to_data().get_slice_memory_size().unwrap_or(0);
             if bytes > group.value_bytes() {
                 return Err(Stop::TooMuch);
             }
-            fields.push(field);
-            arrays.push(array);
+            columns.push(column);
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
-            .map_err(|error| Error::corrupt(error.to_string()).into())
+        batch(columns, rows.len())
+    }
+
+    fn read_together(&self, group: &FetchedGroup<'_>, rows: &[u64]) -> Result<Vec<Column>, Stop> {
+        let (dictionaries, reading) = (BTreeMap::new(), Reading::new(&group.limits));
+        let pages = Pages { group, leaves: &self.leaves, rows, dictionaries: &dictionaries, reading: &reading };
+        let columns = decoding(&group.group, || pages.read(&self.whole))?;
+        columns.into_iter().zip(&self.roots).map(|(column, root)| Ok(with_decimals(root, column)?)).collect()
     }
 }
 
-impl FetchedGroup<'_> {
-    fn read_root(
-        &self,
-        root: &Root,
-        rows: &[u64],
-        reading: &Reading,
-        name: &ColumnDescPtr,
-    ) -> Result<(FieldRef, ArrayRef), Stop> {
-        let what = format_args!("{}, {}", ColumnName(name), self.group).to_string();
-        let dictionaries = self.check_root(&root.leaves, rows)?;
-        let pages = RootPages { group: self, root, rows, dictionaries, reading };
-        let mut field = None;
-        let mut arrays = Vec::new();
-        decoding(&what, || {
-            for stretch in self.stretches(root, rows) {
-                let pages = RootPages { rows: stretch, dictionaries: pages.dictionaries.clone(), ..pages };
-                let reader = ParquetRecordBatchReader::try_new_with_row_groups(
-                    &root.levels,
-                    &pages,
-                    stretch.len(),
-                    Some(selection(stretch)),
-                )?;
-                let mut read = 0;
-                for batch in reader {
-                    let batch = batch.map_err(|error| Error::corrupt(format!("{error} in {what}")))?;
-                    read += batch.num_rows();
-                    field.get_or_insert_with(|| batch.schema_ref().field(0).clone());
-                    arrays.push(batch.column(0).clone());
-                }
-                if read != stretch.len() {
-                    let wanted = stretch.len();
-                    return Err(Error::corrupt(format!("{wanted} rows were selected, {what} holds {read}")));
-                }
+/// A root column's values.
+type Column = (FieldRef, ArrayRef);
+
+fn null_field() -> FieldRef {
+    Arc::new(Field::new("", DataType::Null, true))
+}
+
+fn null_array(rows: usize) -> ArrayRef {
+    Arc::new(NullArray::new(rows))
+}
+
+fn batch(columns: Vec<Column>, rows: usize) -> Result<RecordBatch, Stop> {
+    let (fields, arrays): (Vec<FieldRef>, Vec<ArrayRef>) = columns.into_iter().unzip();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
+        .map_err(|error| Error::corrupt(error.to_string()).into())
+}
+
+/// Reads one root column with no other one's pages inflated.
+fn read_alone(root: &Root, group: &FetchedGroup<'_>, rows: &[u64]) -> Result<Column, Stop> {
+    let first = root.leaves.first().and_then(|leaf| group.leaves.get(leaf));
+    let first = first.ok_or_else(|| Error::corrupt("a column was not fetched"))?;
+    let what = format!("{}, {}", ColumnName(&first.column), group.group);
+    let dictionaries = group.check_root(&root.leaves, rows)?;
+    let reading = Reading::new(&group.limits);
+    let pages = Pages { group, leaves: &root.leaves, rows, dictionaries: &dictionaries, reading: &reading };
+    let levels = root.levels()?;
+    let columns = match decoding(&what, || pages.read(levels)) {
+        Ok(columns) => columns,
+        Err(error) => return Err(reading.take_stop().unwrap_or_else(|| about(&what, error).into())),
+    };
+    let column = columns.into_iter().next().ok_or_else(|| Error::corrupt(format!("{what} holds no rows")))?;
+    Ok(with_decimals(root, column).map_err(|error| about(&what, error))?)
+}
+
+fn about(what: &str, error: Error) -> Error {
+    error.within(what)
+}
+
+/// Byte arrays that are decimals become such.
+fn with_decimals(root: &Root, (field, array): Column) -> Result<Column, Error> {
+    if root.decimals.is_empty() {
+        return Ok((field, array));
+    }
+    let mut types = root.decimals.iter();
+    let array = with_leaves(&array, &mut |leaf| match types.next() {
+        Some(Some(ty)) => to_decimals(leaf, ty),
+        _ => Ok(leaf.clone()),
+    })?;
+    Ok((Arc::new(Field::clone(&field).with_data_type(array.data_type().clone())), array))
+}
+
+impl Pages<'_> {
+    /// Reads the rows, one array per root column.
+    fn read(&self, levels: &FieldLevels) -> Result<Vec<Column>, Error> {
+        let mut batches = Vec::new();
+        for stretch in self.stretches() {
+            let pages = Pages { rows: stretch, ..*self };
+            let selected = Some(selection(stretch));
+            let reader = ParquetRecordBatchReader::try_new_with_row_groups(levels, &pages, stretch.len(), selected)?;
+            let mut read = 0;
+            for batch in reader {
+                let batch = batch.map_err(|error| Error::corrupt(error.to_string()))?;
+                read += batch.num_rows();
+                batches.push(batch);
             }
-            Ok(())
-        })?;
-        let array = match &arrays[..] {
-            [array] => array.clone(),
-            several => {
-                let several: Vec<&dyn Array> = several.iter().map(AsRef::as_ref).collect();
-                arrow_select::concat::concat(&several).map_err(|error| Error::corrupt(error.to_string()))?
+            if read != stretch.len() {
+                return Err(Error::corrupt(format!("{} rows were selected, its pages hold {read}", stretch.len())));
             }
-        };
-        let field = field.ok_or_else(|| Error::corrupt(format!("{what} holds no rows")))?;
-        Ok((Arc::new(field), array))
+        }
+        let Some(first) = batches.first() else { return Ok(Vec::new()) };
+        let mut columns = Vec::with_capacity(first.num_columns());
+        for (i, field) in first.schema_ref().fields().iter().enumerate() {
+            let array = match &batches[..] {
+                [batch] => batch.column(i).clone(),
+                several => {
+                    let pieces: Vec<&dyn Array> = several.iter().map(|batch| batch.column(i).as_ref()).collect();
+                    arrow_select::concat::concat(&pieces).map_err(|error| Error::corrupt(error.to_string()))?
+                }
+            };
+            columns.push((field.clone(), array));
+        }
+        Ok(columns)
     }
 
-    /// Cuts rows where some leaf of the root has a gap between two of them: within a stretch the parquet crate may
-    /// decode rows that lie between selected ones instead of skipping them, so all of them must be there.
-    fn stretches<'a>(&self, root: &Root, rows: &'a [u64]) -> Vec<&'a [u64]> {
+    /// Cuts the rows where some leaf has a gap between two of them: within a stretch the parquet crate may decode rows
+    /// that lie between selected ones instead of skipping them, so all of them must be there.
+    fn stretches(&self) -> Vec<&[u64]> {
+        let rows = self.rows;
         let mut gaps: Vec<u64> = Vec::new();
-        for pages in root.leaves.iter().filter_map(|leaf| self.leaves.get(leaf)).filter(|pages| !pages.unaligned) {
+        let known = self.leaves.iter().filter_map(|leaf| self.group.leaves.get(leaf));
+        for pages in known.filter(|pages| !pages.unaligned) {
             let mut row = 0;
             for (first_row, count, _) in &pages.pages {
                 if *first_row > row {
@@ -225,23 +307,24 @@ impl FetchedGroup<'_> {
     }
 }
 
-/// A stretch of rows of one root column as the parquet crate's array readers see it: just the fetched pages.
-struct RootPages<'a> {
+/// Rows of some root columns as the parquet crate's array readers see them: just the fetched pages.
+struct Pages<'a> {
     group: &'a FetchedGroup<'a>,
-    root: &'a Root,
+    /// Leaf `i` to the array readers is this leaf of the file.
+    leaves: &'a [usize],
     rows: &'a [u64],
     /// Inflated already.
-    dictionaries: BTreeMap<usize, Page>,
+    dictionaries: &'a BTreeMap<usize, Page>,
     reading: &'a Reading,
 }
 
-impl RowGroups for RootPages<'_> {
+impl RowGroups for Pages<'_> {
     fn num_rows(&self) -> usize {
         self.group.rows as usize
     }
 
     fn column_chunks(&self, leaf: usize) -> ParquetResult<Box<dyn PageIterator>> {
-        let leaf = self.root.leaves.get(leaf).copied().unwrap_or(usize::MAX);
+        let leaf = self.leaves.get(leaf).copied().unwrap_or(usize::MAX);
         let pages = self.group.leaves.get(&leaf);
         let pages = pages.ok_or_else(|| ParquetError::General("a column was not fetched".to_owned()))?;
         let inflated = self.dictionaries.get(&leaf).cloned().map(Dictionary::Inflated);

@@ -31,12 +31,9 @@ pub fn is_own(info: &PanicHookInfo<'_>) -> bool {
 }
 
 /// Runs `target`; says what a panic was before it goes on.
-pub fn run<T>(target: impl FnOnce() -> T) -> T {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(target)) {
-        Ok(value) => value,
-        Err(panic) => {
-            eprintln!("{}", LAST.take());
-            std::panic::resume_unwind(panic)
-        }
+pub fn run(target: impl FnOnce()) {
+    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(target)) {
+        eprintln!("{}", LAST.take());
+        std::panic::resume_unwind(panic)
     }
 }

@@ -110,7 +110,13 @@ pub fn page(data: &[u8]) {
             let location = craft::page_location(at + dictionary_bytes, bytes - dictionary_bytes, 0);
             chunk.offset_index = Some(file.put(&Struct::new().structs(1, [location]).end()));
         }
-        let footer = craft::footer(&schema, [craft::row_group(&[chunk], rows)], rows).end();
+        // A column of ones, because what is in a list is found by another column's key.
+        let (mut schema, keys) = (schema, 1_i32.to_le_bytes().repeat(rows as usize));
+        schema[0].children = Some(2);
+        schema.push(Element::leaf("k", 1));
+        let (at, bytes) = file.put(&PageClaims::v1(keys.len(), rows, 0).page(&keys));
+        let chunks = [chunk, ChunkClaims::new("k", 1, rows, at, bytes)];
+        let footer = craft::footer(&schema, [craft::row_group(&chunks, rows)], rows).end();
         ask::everything(&Bytes::from(file.end(&footer)), &limits(), &mut |_| {});
     });
 }

@@ -13,12 +13,14 @@ pub(crate) struct Column {
     pub(crate) values: i64,
     pub(crate) rows: i64,
     pub(crate) codec: i64,
+    /// With a second column `k` of ones: what is in a list is found by another column's key.
+    pub(crate) keyed: bool,
 }
 
 impl Column {
     /// A leaf `v` and one page with its header.
     pub(crate) fn new(leaf: Element, page: Vec<u8>, rows: i64) -> Self {
-        Self { schema: vec![leaf], pages: page, dictionary: 0, values: rows, rows, codec: 0 }
+        Self { schema: vec![leaf], pages: page, dictionary: 0, values: rows, rows, codec: 0, keyed: false }
     }
 
     /// Integers in plain encoding.
@@ -42,7 +44,15 @@ impl Column {
         change(&mut chunk, &mut file);
         let mut schema = vec![Element::group("root", 1)];
         schema.extend(self.schema.iter().cloned());
-        file.end(&footer(&schema, [row_group(&[chunk], self.rows)], self.rows).end())
+        let mut chunks = vec![chunk];
+        if self.keyed {
+            schema[0].children = Some(2);
+            schema.push(Element::leaf("k", 1));
+            let keys = 1_i32.to_le_bytes().repeat(self.rows as usize);
+            let (at, bytes) = file.put(&PageClaims::v1(keys.len(), self.rows, 0).page(&keys));
+            chunks.push(ChunkClaims::new("k", 1, self.rows, at, bytes));
+        }
+        file.end(&footer(&schema, [row_group(&chunks, self.rows)], self.rows).end())
     }
 
     /// The file.

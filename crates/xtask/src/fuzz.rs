@@ -21,7 +21,7 @@ const SECONDS: u32 = 60;
 const FIRST_BUILD: &str = "about 5 minutes on 2 cores, once";
 
 /// With optimisation, and without cargo-fuzz's single codegen unit, which only makes the build slow.
-const BUILD_OPTIONS: [&str; 4] = ["--release", "--codegen-units", "16", "--quiet"];
+const BUILD_OPTIONS: [&str; 3] = ["--release", "--codegen-units", "16"];
 
 /// When an input is a finding: one that takes this many seconds (the sanitizer makes everything some five times slower,
 /// and another process may have the core), one that takes this much memory at once, or in all.
@@ -128,10 +128,15 @@ fn run_target(workspace: &Workspace, home: &Path, target: &str, seconds: u32) ->
     Err(format!("{}; see {}, the input is in {}", reason(&said), log.display(), found.display()))
 }
 
-/// The line that says why a run ended.
-fn reason(said: &str) -> &str {
+/// The line that says why a run ended; a panic's words are in the line after it.
+fn reason(said: &str) -> String {
     let tells = |line: &&str| line.contains("panicked at") || line.contains("ERROR: ") || line.starts_with("error");
-    said.lines().find(tells).unwrap_or("it ended without a reason")
+    let mut lines = said.lines().skip_while(|line| !tells(line));
+    match (lines.next(), lines.next()) {
+        (Some(place), Some(words)) if place.contains("panicked at") => format!("{place} {words}"),
+        (Some(line), _) => line.to_owned(),
+        (None, _) => "it ended without a reason".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -166,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_failed_run_says_why() {
-        assert_eq!(reason("#1 INITED\npanicked at src/x.rs:1:1:\nboom\n"), "panicked at src/x.rs:1:1:");
+        assert_eq!(reason("#1 INITED\npanicked at src/x.rs:1:1:\nboom\n"), "panicked at src/x.rs:1:1: boom");
         assert_eq!(
             reason("==7== ERROR: libFuzzer: timeout after 10 seconds\n"),
             "==7== ERROR: libFuzzer: timeout after 10 seconds"

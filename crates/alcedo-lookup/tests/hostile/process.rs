@@ -185,8 +185,10 @@ fn tell(base: &mut u64, asked: &Asked) {
         Ok(rows) => (format!("rows {rows}"), String::new()),
         Err(error) => {
             let variant = format!("{error:?}");
-            let variant = variant.split(['(', ' ', '{']).next().unwrap_or_default().to_owned();
-            (variant, error.to_string().chars().take(200).collect())
+            let variant = variant.split(['(', ' ', '{']).next().unwrap_or_default();
+            // A decoder that gave up on a page says of the file what one that noticed does.
+            let kind = if variant == "DecoderPanicked" { "Corrupt" } else { variant };
+            (kind.to_owned(), error.to_string().chars().take(200).collect())
         }
     };
     println!("@@\t{growth}\t{kind}\t{}\t{}", asked.question, message.escape_debug());

@@ -212,6 +212,13 @@ fn rows() -> Vec<Hostile> {
         Hostile::new("a list of a hundred values", Expect::Ends, move || {
             list([levels(&[2, 0, 198, 1, 1]), levels(&run(100, 1, 1)), vec![1; 400]].concat(), 100, 1)
         }),
+        Hostile::new("a null in 90 lists around each other", Expect::Ends, || {
+            let page = [levels(&run(1, 0, 1)), levels(&run(1, 0, 1))].concat();
+            let leaf = Column::new(Element::leaf("v", 1), PageClaims::v1(page.len(), 1, 0).page(&page), 1);
+            let mut schema = vec![Element::group("g", 1).repeated_as(2); 90];
+            schema.push(Element::leaf("v", 1));
+            Column { schema, keyed: true, ..leaf }.file()
+        }),
         Hostile::new("rows of another page", BAD, move || {
             list([levels(&run(100, 0, 1)), levels(&run(100, 1, 1)), vec![1; 400]].concat(), 100, 3)
         }),

@@ -91,6 +91,9 @@ fn checked_v2(page: Page, column: &ColumnDescriptor, inflate_bytes: usize) -> Re
     let values = num_values.checked_sub(*num_nulls).ok_or_else(|| Error::corrupt("more nulls than values"))?;
     let levels = (*def_levels_byte_len as usize).checked_add(*rep_levels_byte_len as usize);
     let data = levels.and_then(|levels| buf.get(levels..));
+    let (rep, def) = buf.split_at_checked(*rep_levels_byte_len as usize).unwrap_or_default();
+    check_levels(rep, column.max_rep_level(), *num_values as usize)?;
+    check_levels(def, column.max_def_level(), *num_values as usize)?;
     let data = data.ok_or_else(|| Error::corrupt("levels that are longer than their page"))?;
     let decoded = check_values(data, values as usize, *encoding, column, inflate_bytes)?;
     let no_values = data.is_empty();
@@ -146,7 +149,29 @@ fn v1_levels(buf: &[u8], max_level: i16, encoding: Encoding, values: usize) -> R
     let length = buf.first_chunk::<4>().ok_or_else(short)?;
     let end = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|end| *end <= buf.len());
     let (levels, rest) = buf.split_at(end.ok_or_else(short)?);
+    check_levels(&levels[4..], max_level, values)?;
     Ok((Levels::Rle(levels), rest))
+}
+
+/// The runs hold a level for every value. The parquet crate goes round for ever where repetition levels end early.
+fn check_levels(mut levels: &[u8], max_level: i16, values: usize) -> Result<(), Error> {
+    let width = if max_level == 0 { return Ok(()) } else { level_bits(max_level) };
+    let mut held = 0_usize;
+    while held < values {
+        let short = || Error::corrupt(format!("{held} levels for {values} values"));
+        let header = usize::try_from(uvarint(&mut levels).ok_or_else(short)?).map_err(|_| short())?;
+        let run = header >> 1;
+        let (bytes, count) = if header & 1 == 0 {
+            (width.div_ceil(8), run)
+        } else {
+            // Some writers cut the last run after its last value.
+            let bytes = run.saturating_mul(width).min(levels.len());
+            (bytes, bytes * 8 / width)
+        };
+        levels = levels.get(bytes..).ok_or_else(short)?;
+        held = held.checked_add(count).filter(|_| count > 0).ok_or_else(short)?;
+    }
+    Ok(())
 }
 
 /// Bits that hold a level.

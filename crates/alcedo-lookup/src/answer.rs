@@ -12,7 +12,7 @@ use parquet::schema::types::ColumnDescPtr;
 use crate::arrow_rows::RowWriter;
 use crate::arrow_stream::ArrowStream;
 use crate::codec::Codec;
-use crate::data_page::StoredPage;
+use crate::data_page::{StoredPage, verify};
 use crate::error::Error;
 use crate::fetched::Fetched;
 use crate::fetched_group::{FetchedGroup, LeafPages};
@@ -337,8 +337,13 @@ fn add_pages(
     pages: &mut Pages,
     bytes: &mut usize,
 ) -> Result<(), Error> {
-    let mut piece = |range: Range<u64>| {
+    let mut piece = |leaf: usize, ordinal: Option<usize>, range: Range<u64>| {
         let page = fetched.get(&range).ok_or_else(|| Error::corrupt("a fetched data page was lost"))?;
+        // Whoever decodes the pages cannot tell damage at the origin from damage on the way, and can mend neither.
+        verify(&page, &plan.limits).map_err(|error| {
+            let (column, group) = (plan.index.schema().column(leaf), Group::Ordinal(found.group));
+            PagePlace { column, group, ordinal, offset: Some(range.start) }.name(error)
+        })?;
         *bytes += page.len();
         if *bytes > plan.limits.answer_bytes {
             Err(too_large("data pages", plan.limits.answer_bytes))
@@ -353,10 +358,11 @@ fn add_pages(
         let codec = plan.index.chunk(found.group, leaf).codec()?.to_thrift();
         let column = column_of(pages, i, leaf as u32, codec);
         if column.chunks.last().is_none_or(|chunk| chunk.first_row != group.first_row) {
+            let dictionary = table.dictionary.clone();
             column.chunks.push(PagesChunk {
                 first_row: group.first_row,
                 rows: group.rows,
-                dictionary: table.dictionary.clone().map(&mut piece).transpose()?.unwrap_or_default(),
+                dictionary: dictionary.map(|range| piece(leaf, None, range)).transpose()?.unwrap_or_default(),
                 data_pages: Vec::new(),
                 aligned: table.aligned,
             });
@@ -369,7 +375,7 @@ fn add_pages(
         let skip_all = !table.aligned && !chunk.data_pages.is_empty();
         for i in wanted.into_iter().filter(|i| !skip_all && known.is_none_or(|row| table.page_rows(*i).start > row)) {
             let rows = table.page_rows(i);
-            let page = piece(table.page_range(i))?;
+            let page = piece(leaf, Some(i), table.page_range(i))?;
             chunk.data_pages.push(DataPage { first_row: rows.start, rows: rows.end - rows.start, page });
         }
     }

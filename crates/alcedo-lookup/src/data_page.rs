@@ -79,16 +79,29 @@ pub(crate) fn inflate(bytes: &Bytes, codec: Codec, limits: &Limits) -> Result<Pa
     inflate_page(bytes, &PageHeader::read(bytes, limits)?, codec)
 }
 
-fn inflate_page(bytes: &Bytes, header: &PageHeader, codec: Codec) -> Result<Page, Error> {
+/// Checks the page at the start of `bytes` as far as that takes no decoding: its header, and its checksum where it
+/// carries one.
+///
+/// # Errors
+/// The page is damaged or passes a bound.
+pub(crate) fn verify(bytes: &Bytes, limits: &Limits) -> Result<(), Error> {
+    verified_body(bytes, &PageHeader::read(bytes, limits)?).map(drop)
+}
+
+/// The stored body of a page, which is that of its checksum where it carries one.
+fn verified_body(bytes: &Bytes, header: &PageHeader) -> Result<Bytes, Error> {
     if header.total_bytes() > bytes.len() {
         return Err(Error::corrupt("a page ends beyond its column chunk"));
     }
     let body = bytes.slice(header.header_bytes..header.total_bytes());
-    if let Some(crc) = header.crc
-        && crc32fast::hash(&body) != crc
-    {
-        return Err(Error::Checksum("a data page".to_owned()));
+    match header.crc {
+        Some(crc) if crc32fast::hash(&body) != crc => Err(Error::Checksum("a data page".to_owned())),
+        _ => Ok(body),
     }
+}
+
+fn inflate_page(bytes: &Bytes, header: &PageHeader, codec: Codec) -> Result<Page, Error> {
+    let body = verified_body(bytes, header)?;
     let encoding = encoding(header.encoding)?;
     let num_values = header.values;
     match header.kind {

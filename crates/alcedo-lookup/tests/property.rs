@@ -11,6 +11,8 @@ mod asking;
 mod case;
 #[path = "property/checking.rs"]
 mod checking;
+#[path = "property/packing.rs"]
+mod packing;
 #[path = "property/random.rs"]
 mod random;
 #[path = "property/reading.rs"]
@@ -39,7 +41,7 @@ const CASES: u64 = 300;
 const CASES_VARIABLE: &str = "ALCEDO_PROPERTY_CASES";
 const FIRST_VARIABLE: &str = "ALCEDO_PROPERTY_FIRST";
 /// So many failures are told in full; more of them seldom tell more.
-const TOLD: usize = 12000;
+const TOLD: usize = 12;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))

@@ -22,6 +22,7 @@ Usage: cargo xtask COMMAND
   quickstart [ARG...]  bring what is missing, build, and look up rows of a sample lake (--help: its options)
   test [ARG...]        build and run all tests; ARG... go to `cargo test`
   bench [ARG...]       build, and measure beside redis-server into benches/runs (--help: its options)
+  property [N [SEED]]  lookups against a plain scan: N generated files (10,000), from this seed (0) on
   fuzz [SECONDS]       run every fuzz target for so long, 60 where nothing is said
   ci                   everything that a change must pass: fmt, build, test, clippy, doc, fuzz
   fmt-check            is everything formatted? (`cargo fmt` formats)
@@ -49,7 +50,7 @@ fn dispatch(args: &[String]) -> Outcome {
     let Some((command, rest)) = args.split_first() else {
         return Err(Failure::Usage("which command?".into()));
     };
-    let takes_arguments = matches!(command.as_str(), "quickstart" | "test" | "bench" | "fuzz");
+    let takes_arguments = matches!(command.as_str(), "quickstart" | "test" | "bench" | "property" | "fuzz");
     if let (false, Some(extra)) = (takes_arguments, rest.first()) {
         return Err(Failure::Usage(format!("`{command}` takes no argument, but was given `{extra}`")));
     }
@@ -57,6 +58,7 @@ fn dispatch(args: &[String]) -> Outcome {
         "quickstart" => steps::quickstart(&Workspace::find()?, rest),
         "test" => steps::test(&Workspace::find()?, rest),
         "bench" => steps::bench(&Workspace::find()?, rest),
+        "property" => steps::property(&Workspace::find()?, rest),
         "fuzz" => fuzz::fuzz(&Workspace::find()?, rest),
         "ci" => steps::ci(&Workspace::find()?),
         "fmt-check" => steps::fmt_check(&Workspace::find()?),
@@ -87,6 +89,8 @@ mod tests {
     fn a_wrong_command_line_is_refused_before_anything_runs() {
         assert_eq!(usage_error(&[]), "which command?");
         assert_eq!(usage_error(&["tset"]), "there is no command `tset`");
+        assert_eq!(usage_error(&["property", "many"]), "`property` takes numbers, but was given `many`");
+        assert_eq!(usage_error(&["property", "1", "2", "3"]), "`property` takes two numbers at most");
         assert_eq!(usage_error(&["ci", "--fast"]), "`ci` takes no argument, but was given `--fast`");
     }
 }

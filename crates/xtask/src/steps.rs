@@ -19,6 +19,10 @@ const BUILD_QUICKSTART: &[&str] =
     &["build", "--workspace", "--locked", "--bin", "alcedo", "--bin", "quickstart", "--test", "house"];
 const FMT: &[&str] = &["fmt", "--all", "--check"];
 const TEST: &[&str] = &["test", "--workspace", "--locked"];
+/// One test target, seen with the features of the whole workspace as `test` sees it.
+const PROPERTY: &[&str] = &["test", "--workspace", "--locked", "--test", "property", "--", "--nocapture"];
+/// Generated files of the property test by command; an ordinary test run has 300.
+const PROPERTY_CASES: &str = "10000";
 const CLIPPY: &[&str] = &["clippy", "--workspace", "--locked", "--all-targets", "--quiet", "--", "--deny", "warnings"];
 const DOC: &[&str] = &["doc", "--workspace", "--locked", "--no-deps", "--quiet"];
 
@@ -96,6 +100,27 @@ fn run_tests(workspace: &Workspace, args: &[String]) -> Outcome {
     command.args(args).env("TESTKIT_ALCEDO", workspace.binary("alcedo"));
     command.env("TESTKIT_PYTHON", python).env("PYTHONDONTWRITEBYTECODE", "1");
     run(&mut command)
+}
+
+/// Runs the property test of lookups with more cases than an ordinary test run: `args` are their number and first seed.
+pub(crate) fn property(workspace: &Workspace, args: &[String]) -> Outcome {
+    let numbers = property_numbers(args)?;
+    needs::bring(needs::BUILD)?;
+    run(workspace.cargo(PROPERTY).envs(numbers))
+}
+
+/// The environment variables that say how many cases there are and which is the first.
+fn property_numbers(args: &[String]) -> Result<[(&'static str, &str); 2], Failure> {
+    if let Some(word) = args.iter().find(|arg| arg.parse::<u64>().is_err()) {
+        return Err(Failure::Usage(format!("`property` takes numbers, but was given `{word}`")));
+    }
+    let (cases, first) = match args {
+        [] => (PROPERTY_CASES, "0"),
+        [cases] => (cases.as_str(), "0"),
+        [cases, first] => (cases.as_str(), first.as_str()),
+        _ => return Err(Failure::Usage("`property` takes two numbers at most".into())),
+    };
+    Ok([("ALCEDO_PROPERTY_CASES", cases), ("ALCEDO_PROPERTY_FIRST", first)])
 }
 
 /// Checks the formatting; changes nothing.
@@ -211,7 +236,7 @@ mod tests {
 
     #[test]
     fn every_cargo_invocation_sees_the_whole_workspace_and_keeps_the_lock_file() {
-        for args in [BUILD, BUILD_QUICKSTART, TEST, CLIPPY, DOC] {
+        for args in [BUILD, BUILD_QUICKSTART, TEST, PROPERTY, CLIPPY, DOC] {
             assert!(args.contains(&"--workspace") && args.contains(&"--locked"), "{args:?}");
         }
     }

@@ -8,6 +8,7 @@ use alcedo_lookup::limits::Limits;
 use alcedo_lookup::open::Open;
 use alcedo_lookup::search::{Query, Search};
 use bytes::Bytes;
+use parquet::basic::Type as Physical;
 
 use crate::asking::{Asked, Column, ask, columns};
 use crate::checking::check;
@@ -18,7 +19,8 @@ use crate::schema::{Node, Shape, generate};
 use crate::values::order;
 use crate::writing::{Row, Writing, row_groups, write};
 
-const QUERIES: usize = 8;
+/// Per file.
+const QUERIES: usize = 10;
 
 /// A file and the rows that are in it.
 pub(crate) struct Case {
@@ -44,7 +46,14 @@ impl Case {
             .into_iter()
             .filter(|column| matches!(column.node(&schema).shape, Shape::Leaf(..)))
             .collect();
-        let focus = (!keys.is_empty()).then(|| random.pick(&keys).clone());
+        // Byte strings have the most ways to be bounded wrongly.
+        let is_bytes = |column: &&Column| match column.node(&schema).shape {
+            Shape::Leaf(leaf, _) => matches!(leaf.physical(), Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY),
+            _ => false,
+        };
+        let bytes: Vec<Column> = keys.iter().filter(is_bytes).cloned().collect();
+        let likely = if random.percent(40) && !bytes.is_empty() { &bytes } else { &keys };
+        let focus = (!likely.is_empty()).then(|| random.pick(likely).clone());
         let layout = focus.as_ref().map_or("as drawn", |focus| arrange(&mut random, &mut rows, focus));
         let groups = row_groups(&mut random, rows.len());
         let writing = Writing::generate(&mut random, &schema, arrow);
@@ -65,7 +74,15 @@ impl Case {
     /// # Errors
     /// The first answer that is not what the scan says.
     pub(crate) fn run(&mut self) -> Result<(), String> {
-        let limits = Arc::new(Limits::default());
+        // All rows of all keys with every column can be much.
+        let mut limits = Limits { answer_bytes: 1 << 30, ..Limits::default() };
+        if self.random.percent(40) {
+            // So that a small file is searched in several windows.
+            limits.scan_bytes = self.random.within(1, 4_000) as u64;
+            limits.speculate_bytes = self.random.within(0, 4_000) as u64;
+            limits.coalesce_gap_bytes = self.random.within(0, 100) as u64;
+        }
+        let limits = Arc::new(limits);
         let reading = Reading::new(self.file.clone(), self.random.next());
         let tail = *self.random.pick(&[8, 9, 500, 64 << 10, 64 << 10, self.file.len() as u64]);
         let mut index = reading.drive(Open::new(tail, limits.clone()))?;

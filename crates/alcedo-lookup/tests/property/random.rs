@@ -1,7 +1,7 @@
 //! Chance with a memory: everything that a case does follows from its seed.
 //!
-//! SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): a few lines whose sequence no
-//! update of a dependency can change, so that kept seeds stay the cases they were.
+//! SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): a few lines whose sequence
+//! no update of a dependency can change, so that kept seeds stay the cases they were.
 
 /// A stream of numbers.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use crate::random::Random;
 
-/// Rounds after which a machine is taken to run in circles; the longest way has some eight.
-const MOST_ROUNDS: usize = 24;
+/// Rounds after which a machine is taken to run in circles: a window may be one data page.
+const MOST_ROUNDS: usize = 20_000;
 
 /// A file, and chance in whether pieces that may be read along are.
 pub(crate) struct Reading {

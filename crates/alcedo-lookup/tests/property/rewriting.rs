@@ -1,13 +1,14 @@
 //! A written file taken apart, changed as other writers would have written it, and put together again.
 //!
-//! Every change leaves a file whose rows a reader is entitled to find: what is wrong afterwards is advisory (page indexes
-//! that lie outside of the file, totals that nobody needs) or has no meaning by the format (an undeclared column order,
-//! deprecated statistics of unsigned values).
+//! Every change leaves a file whose rows a reader is entitled to find: what is wrong afterwards is advisory (page
+//! indexes that lie outside of the file, totals that nobody needs) or has no meaning by the format (an undeclared
+//! column order, deprecated statistics of unsigned values).
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::packing;
 use crate::random::Random;
 use crate::schema::{Leaf, Node};
 use crate::statistics;
@@ -23,7 +24,7 @@ pub(crate) struct Chunk {
     /// The `ColumnChunk`.
     pub(crate) thrift: Thrift,
     /// Headers and bodies, dictionary page first.
-    pages: Vec<(Thrift, Vec<u8>)>,
+    pub(crate) pages: Vec<(Thrift, Vec<u8>)>,
     pub(crate) column_index: Option<Thrift>,
     pub(crate) offset_index: Option<Thrift>,
     bloom: Vec<u8>,
@@ -59,6 +60,14 @@ pub(crate) fn rewrite(
     let known = |leaf: Leaf| !(arrow && matches!(leaf, Leaf::Decimal { .. }));
     if random.percent(25) {
         changes.push(statistics::change(random, &mut parts.footer, parts.chunks.iter_mut().flatten(), known));
+    }
+    if random.percent(15) {
+        for chunk in parts.chunks.iter_mut().flatten().filter(|chunk| known(chunk.leaf)) {
+            if random.percent(60) {
+                packing::spanning(random, chunk);
+            }
+        }
+        changes.push("rows over the borders of data pages");
     }
     for (share, name, change) in CHANGES {
         if random.percent(*share) {
@@ -120,6 +129,13 @@ type Change = (u64, &'static str, fn(&mut Random, &mut Parts));
 
 /// Percent, name, change.
 const CHANGES: &[Change] = &[
+    (60, "odd framing if uncompressed", |random, parts| {
+        for chunk in parts.chunks.iter_mut().flatten() {
+            if random.percent(60) {
+                packing::frame(random, chunk);
+            }
+        }
+    }),
     (30, "page checksums", |_, parts| {
         for (header, body) in parts.pages() {
             header.set(4, Some(Thrift::i32((crc32fast::hash(body) as i32).into())));
@@ -181,12 +197,12 @@ const CHANGES: &[Change] = &[
             group.set(4, Some(Thrift::List(12, vec![sorting])));
         }
     }),
-    (8, "an index page in front of the data pages", |random, parts| {
-        for chunk in parts.chunks.iter_mut().flatten() {
+    (8, "an index page between the data pages", |random, parts| {
+        for chunk in parts.chunks.iter_mut().flatten().filter(|chunk| chunk.pages.len() > 1) {
             let body = random.bytes(9);
             let size = Thrift::i32(body.len() as i64);
             let header = [(1, Thrift::i32(INDEX_PAGE)), (2, size.clone()), (3, size), (6, Thrift::Struct(Vec::new()))];
-            let at = usize::from(chunk.has_dictionary());
+            let at = 2 + random.below(chunk.pages.len() - 1);
             chunk.pages.insert(at, (Thrift::Struct(header.to_vec()), body));
         }
     }),

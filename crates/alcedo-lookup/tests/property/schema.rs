@@ -1,7 +1,7 @@
 //! Generated schemas: a tree of columns, its Parquet form and the types that an answer must name.
 //!
-//! Knows the format's annotations, also the old ones, and the grammar of types. It is written apart from the crate under
-//! test, which must come to the same types by itself.
+//! Knows the format's annotations, also the old ones, and the grammar of types. It is written apart from the crate
+//! under test, which must come to the same types by itself.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! Statistics as old or careless writers have left them.
 //!
 //! Each change keeps to what the format says of such statistics
-//! (<https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>): deprecated bounds and bounds
-//! without a column order were made by signed comparison, NaN says nothing, a zero stands for both zeros.
+//! (<https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift>): deprecated bounds and
+//! bounds without a column order were made by signed comparison, NaN says nothing, a zero stands for both zeros.
 
 use std::cmp::Ordering;
 
@@ -113,15 +113,12 @@ fn undeclared(chunk: &mut Chunk, known: &impl Fn(Leaf) -> bool) {
     let Some(offsets) = &mut chunk.offset_index else { return };
     let mut starts: Vec<u64> = offsets.list_mut(1).iter().map(|location| location.int(3).unwrap() as u64).collect();
     starts.push(chunk.rows);
-    let most = chunk.levels.definitions.iter().copied().max().unwrap_or_default();
     let present = |range: std::ops::Range<u64>| {
         let levels = &chunk.levels.definitions[range.start as usize..range.end as usize];
-        levels.iter().filter(|level| **level == most).count()
+        levels.iter().filter(|level| **level == chunk.levels.most_definitions).count()
     };
     let (mut at, mut bounds) = (0, Vec::new());
-    // Where all are null, the highest level is not that of a value.
-    let any = !chunk.levels.values.is_empty();
-    for page in starts.windows(2).filter(|_| any) {
+    for page in starts.windows(2) {
         let count = present(page[0]..page[1]);
         bounds.push(signed_bounds(chunk.leaf, &chunk.levels.values[at..at + count]));
         at += count;

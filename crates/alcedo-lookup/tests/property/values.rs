@@ -1,7 +1,7 @@
 //! Generated values, how they are stored, and which of them are equal.
 //!
-//! Values of one leaf are drawn from a pool, so that they repeat, within data pages and over their borders. Comparison is
-//! written here by value and by nothing that the crate under test does.
+//! Values of one leaf are drawn from a pool, so that they repeat, within data pages and over their borders. Comparison
+//! is written here by value and by nothing that the crate under test does.
 
 use std::cmp::Ordering;
 
@@ -142,7 +142,8 @@ fn length(random: &mut Random) -> usize {
     if random.percent(2) { 40 } else { *random.pick(&[0, 0, 1, 1, 2, 3, 5]) }
 }
 
-/// The value as plain encoding stores it, without a length. `pad`: so many bytes longer than needed, where that is free.
+/// The value as plain encoding stores it, without a length. `pad`: so many bytes longer than needed, where that is
+/// free.
 pub(crate) fn stored(leaf: Leaf, value: &Datum, pad: usize) -> Vec<u8> {
     match (leaf, value) {
         (_, Datum::Bool(value)) => vec![(*value).into()],

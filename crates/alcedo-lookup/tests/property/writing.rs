@@ -1,8 +1,8 @@
 //! Rows into Parquet bytes, with every option that the parquet crate's writers have.
 //!
 //! The low-level writer takes values with levels made here, so that files can have what Arrow's own writer never makes:
-//! INT96, old annotations, empty row groups. Arrow's writer is the other half of the cases; it gets its batches by reading
-//! back what the low-level writer wrote.
+//! INT96, old annotations, empty row groups. Arrow's writer is the other half of the cases; it gets its batches by
+//! reading back what the low-level writer wrote.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,12 +31,17 @@ pub(crate) struct Levels {
     pub(crate) values: Vec<Vec<u8>>,
     pub(crate) definitions: Vec<i16>,
     pub(crate) repetitions: Vec<i16>,
+    /// The definition level of a value.
+    pub(crate) most_definitions: i16,
+    /// How many repeated levels there are.
+    pub(crate) most_repetitions: i16,
 }
 
 /// Cuts rows into the values and levels of leaf columns, as the Dremel paper and the format say.
 pub(crate) fn shred(schema: &[Node], rows: &[Row]) -> Vec<Levels> {
-    let leaves: usize = schema.iter().map(|node| node.leaves().len()).sum();
-    let mut shredder = Shredder { leaves: vec![Levels::default(); leaves], pad: 0 };
+    let mut leaves = Vec::new();
+    schema.iter().for_each(|node| depths(node, 0, 0, &mut leaves));
+    let mut shredder = Shredder { leaves, pad: 0 };
     for row in rows {
         let mut first = 0;
         for (node, value) in schema.iter().zip(row) {
@@ -45,6 +50,22 @@ pub(crate) fn shred(schema: &[Node], rows: &[Row]) -> Vec<Levels> {
         }
     }
     shredder.leaves
+}
+
+/// Empty leaves that know how deep they are.
+fn depths(node: &Node, definitions: i16, repetitions: i16, out: &mut Vec<Levels>) {
+    let definitions = definitions + i16::from(node.nullable);
+    match &node.shape {
+        Shape::Leaf(..) => {
+            out.push(Levels { most_definitions: definitions, most_repetitions: repetitions, ..Levels::default() });
+        }
+        Shape::Struct(fields) => fields.iter().for_each(|field| depths(field, definitions, repetitions, out)),
+        Shape::List(_, item) => depths(item, definitions + 1, repetitions + 1, out),
+        Shape::Map(key, value) => {
+            depths(key, definitions + 1, repetitions + 1, out);
+            depths(value, definitions + 1, repetitions + 1, out);
+        }
+    }
 }
 
 struct Shredder {
@@ -183,9 +204,9 @@ impl Writing {
             encodings.push(encoding);
         }
         let described = format!(
-            "{compression:?}, v2 {v2}, {statistics:?} statistics cut at {cut:?} and {index_cut:?}, pages of {page_rows} \
-             rows or {page_bytes} bytes, batches of {batch}, dictionary {dictionary} up to {dictionary_bytes}, bloom \
-             {bloom}, offset index {offset_index}, encodings {encodings:?}"
+            "{compression:?}, v2 {v2}, {statistics:?} statistics cut at {cut:?} and {index_cut:?}, pages of \
+             {page_rows} rows or {page_bytes} bytes, batches of {batch}, dictionary {dictionary} up to {dictionary_bytes}, \
+             bloom {bloom}, offset index {offset_index}, encodings {encodings:?}"
         );
         Self { properties: builder.build(), described }
     }

@@ -8,6 +8,7 @@ use arrow_array::types::{
     DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType, DurationSecondType, Int64Type,
 };
 use arrow_array::{Array, ArrayRef, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray, UInt64Array};
+use arrow_buffer::NullBuffer;
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, FieldRef, Fields, Schema};
 use arrow_select::take::{take, take_record_batch};
@@ -146,14 +147,7 @@ pub(crate) fn answer_column(batch: &RecordBatch, path: &[usize]) -> Result<Array
     for field in inner {
         let outer: &StructArray =
             array.as_any().downcast_ref().ok_or_else(|| Error::corrupt("a struct's values are no struct"))?;
-        let child = outer.column(*field);
-        array = match outer.nulls() {
-            None => child.clone(),
-            Some(nulls) => {
-                let rows: UInt64Array = (0..child.len()).map(|row| nulls.is_valid(row).then_some(row as u64)).collect();
-                take(child, &rows, None).map_err(broken)?
-            }
-        };
+        array = below(outer.column(*field), outer.nulls())?;
     }
     Ok(array)
 }
@@ -169,10 +163,17 @@ fn as_duration(array: ArrayRef, ty: &Type) -> ArrayRef {
     }
 }
 
-/// The same values with every field inside declared nullable, but for those of maps that must not be: the parquet crate
-/// leaves nulls below a struct that is null without a mask of their own, which Arrow's readers refuse where a field
-/// promises none.
-fn nullable(array: &ArrayRef) -> Result<ArrayRef, Error> {
+/// A struct's field, null where the struct is null.
+fn below(field: &ArrayRef, nulls: Option<&NullBuffer>) -> Result<ArrayRef, Error> {
+    let Some(nulls) = nulls else { return Ok(field.clone()) };
+    let rows: UInt64Array = (0..field.len()).map(|row| nulls.is_valid(row).then_some(row as u64)).collect();
+    take(&nullable(field)?, &rows, None).map_err(broken)
+}
+
+/// The same values with every field inside declared nullable, but for those of maps that must not be, and null wherever
+/// a struct around it is: the parquet crate leaves anything there, without a mask, which Arrow's readers refuse where a
+/// field promises no nulls, and which would be taken for INT96 timestamps.
+pub(crate) fn nullable(array: &ArrayRef) -> Result<ArrayRef, Error> {
     let relaxed = |field: &FieldRef, array: &ArrayRef, is_nullable: bool| -> FieldRef {
         Arc::new(field.as_ref().clone().with_data_type(array.data_type().clone()).with_nullable(is_nullable))
     };
@@ -185,7 +186,8 @@ fn nullable(array: &ArrayRef) -> Result<ArrayRef, Error> {
         }
         DataType::Struct(fields) => {
             let of = array.as_struct();
-            let columns = of.columns().iter().map(nullable).collect::<Result<Vec<_>, _>>()?;
+            let columns = of.columns().iter().map(|column| nullable(&below(column, of.nulls())?));
+            let columns = columns.collect::<Result<Vec<_>, Error>>()?;
             let fields = fields.iter().zip(&columns).map(|(field, column)| relaxed(field, column, true)).collect();
             let nulls = of.nulls().cloned();
             Arc::new(StructArray::try_new_with_length(fields, columns, nulls, of.len()).map_err(broken)?)

@@ -14,7 +14,7 @@ use arrow_array::{
 use arrow_schema::DataType;
 use parquet::basic::Type as Physical;
 
-use crate::arrow_stream::answer_column;
+use crate::arrow_stream::{answer_column, nullable};
 use crate::error::{Error, shown};
 use crate::nested_arrays::with_leaves;
 use crate::projection::Projection;
@@ -119,7 +119,7 @@ impl Int96Columns {
         let mut widened = Vec::new();
         for int96 in &mut self.0 {
             let column = &projection.schema.columns[int96.column];
-            let array = &answer_column(batch, &projection.paths[int96.column])?;
+            let array = &nullable(&answer_column(batch, &projection.paths[int96.column])?)?;
             if all_fit(array, &column.ty, int96.unit) {
                 continue;
             }

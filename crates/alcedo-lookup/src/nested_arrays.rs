@@ -22,14 +22,14 @@ pub(crate) fn with_leaves(array: &ArrayRef, leaf: NewLeaf<'_>) -> Result<ArrayRe
         DataType::FixedSizeList(field, length) => {
             let list = array.as_fixed_size_list();
             let items = with_leaves(list.values(), leaf)?;
-            let field = retyped(field, items.data_type());
+            let field = retyped(field, items.data_type(), true);
             Arc::new(FixedSizeListArray::try_new(field, *length, items, list.nulls().cloned()).map_err(broken)?)
         }
-        DataType::Struct(_) => Arc::new(fields(array.as_struct(), leaf)?),
+        DataType::Struct(_) => Arc::new(fields(array.as_struct(), false, leaf)?),
         DataType::Map(field, sorted) => {
             let map = array.as_map();
-            let entries = fields(map.entries(), leaf)?;
-            let field = retyped(field, entries.data_type());
+            let entries = fields(map.entries(), true, leaf)?;
+            let field = retyped(field, entries.data_type(), false);
             let map = MapArray::try_new(field, map.offsets().clone(), entries, map.nulls().cloned(), *sorted);
             Arc::new(map.map_err(broken)?)
         }
@@ -43,25 +43,28 @@ fn list<O: OffsetSizeTrait>(
     leaf: NewLeaf<'_>,
 ) -> Result<GenericListArray<O>, Error> {
     let items = with_leaves(list.values(), leaf)?;
-    let field = retyped(field, items.data_type());
+    let field = retyped(field, items.data_type(), true);
     GenericListArray::try_new(field, list.offsets().clone(), items, list.nulls().cloned()).map_err(broken)
 }
 
-fn fields(array: &StructArray, leaf: NewLeaf<'_>) -> Result<StructArray, Error> {
+fn fields(array: &StructArray, is_entry: bool, leaf: NewLeaf<'_>) -> Result<StructArray, Error> {
     let (mut fields, mut columns) = (Vec::new(), Vec::new());
     for (column, field) in array.columns().iter().zip(array.fields()) {
         let column = with_leaves(column, leaf)?;
-        fields.push(retyped(field, column.data_type()));
+        // The key of a map's entry is the only field that never is null.
+        let may_be_null = !(is_entry && fields.is_empty());
+        fields.push(retyped(field, column.data_type(), may_be_null));
         columns.push(column);
     }
     StructArray::try_new(fields.into(), columns, array.nulls().cloned()).map_err(broken)
 }
 
-fn retyped(field: &FieldRef, ty: &DataType) -> FieldRef {
-    if field.data_type() == ty {
+/// Below a struct that is null a field has nulls, whatever it promises.
+fn retyped(field: &FieldRef, ty: &DataType, may_be_null: bool) -> FieldRef {
+    if field.data_type() == ty && (field.is_nullable() || !may_be_null) {
         return field.clone();
     }
-    Arc::new(Field::new(field.name(), ty.clone(), field.is_nullable()))
+    Arc::new(Field::new(field.name(), ty.clone(), field.is_nullable() || may_be_null))
 }
 
 fn broken(error: ArrowError) -> Error {

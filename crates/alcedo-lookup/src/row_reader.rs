@@ -16,6 +16,7 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 
+use crate::arrow_stream::nullable;
 use crate::data_page::{Dictionary, OneChunk, PageSequence, Reading, Stop};
 use crate::decimal_bytes::{decimal_type, to_decimals};
 use crate::error::Error;
@@ -266,11 +267,15 @@ impl Pages<'_> {
             let array = match &batches[..] {
                 [batch] => batch.column(i).clone(),
                 several => {
-                    let pieces: Vec<&dyn Array> = several.iter().map(|batch| batch.column(i).as_ref()).collect();
+                    // Below a struct that is null there are nulls that its fields' types do not allow for.
+                    let pieces =
+                        several.iter().map(|batch| nullable(batch.column(i))).collect::<Result<Vec<_>, _>>()?;
+                    let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
                     arrow_select::concat::concat(&pieces).map_err(|error| Error::corrupt(error.to_string()))?
                 }
             };
-            columns.push((field.clone(), array));
+            let field = field.as_ref().clone().with_data_type(array.data_type().clone());
+            columns.push((Arc::new(field), array));
         }
         Ok(columns)
     }

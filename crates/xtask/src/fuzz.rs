@@ -1,7 +1,7 @@
 //! The fuzz targets of `alcedo-lookup`: brings cargo-fuzz, builds all targets, runs each for a while.
 //!
-//! Knows cargo-fuzz and libFuzzer. It must not know what a target feeds. Everything is kept below `target/fuzz`, because
-//! a build with a sanitizer shares nothing with other builds: the tool, the build, what runs learned, what they found.
+//! Knows cargo-fuzz and libFuzzer. It must not know what a target feeds. Everything is kept below `target/fuzz`: the
+//! tool, the build, what runs learned, what they found. A build with a sanitizer shares nothing with other builds.
 
 use std::fs;
 use std::path::{Path, PathBuf};

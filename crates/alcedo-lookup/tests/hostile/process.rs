@@ -1,8 +1,8 @@
 //! A process for one file: it asks everything on a thread with a small stack, and says how much memory each question
 //! took.
 //!
-//! The test binary starts itself again with one test named, [`asks_in_a_process_of_its_own`], and the file's path in the
-//! environment. Resident growth is the peak since `/proc/self/clear_refs` was written, less what was resident then.
+//! The test binary starts itself again with one test named, [`asks_in_a_process_of_its_own`], and the file's path in
+//! the environment. Resident growth is the peak since `/proc/self/clear_refs` was written, less what was resident then.
 
 use std::fmt;
 use std::fs;

@@ -66,10 +66,33 @@ fn dictionary_bomb(index: u8) -> Bytes {
     beside("required binary v;", 5_000, Column::with_dictionary(5_000, pages).compressed(zstd_codec()))
 }
 
-/// DELTA_BINARY_PACKED: one number over and over.
+/// As a list of as many elements in the file's one row.
+fn list_bomb(elements: i64) -> Bytes {
+    let value = vec![b'x'; 1 << 20];
+    let body = [&(value.len() as u32).to_le_bytes()[..], &value].concat();
+    let levels = |first: &[u8], rest: u64, bits: u8| {
+        let run = [first.to_vec(), uvarint(rest << 1), vec![bits]].concat();
+        [&(run.len() as u32).to_le_bytes()[..], &run].concat()
+    };
+    // Repetition 0, then 1s; definition 1 everywhere.
+    let data =
+        [levels(&[2, 0], elements as u64 - 1, 1), levels(&[], elements as u64, 1), one_index(elements, 0)].concat();
+    let pages = vec![
+        dictionary(1, body.len(), &zstd(&body)),
+        v1(elements as i32, RLE_DICTIONARY, RLE, data.len(), &zstd(&data)),
+    ];
+    beside("repeated binary v;", 1, Column::with_dictionary(elements, pages).compressed(zstd_codec()))
+}
+
+/// More codes of Parquet's encodings.
+const DELTA_BINARY_PACKED: i32 = 5;
+const DELTA_LENGTH_BYTE_ARRAY: i32 = 6;
+const BYTE_STREAM_SPLIT: i32 = 9;
+
+/// DELTA_BINARY_PACKED: one number over and over, of which the first few blocks are written.
 fn same_deltas(count: u64, first: u64) -> Vec<u8> {
     let mut out = [uvarint(128), uvarint(4), uvarint(count), uvarint(first << 1)].concat();
-    for _ in 0..count.saturating_sub(1).div_ceil(128) {
+    for _ in 0..count.saturating_sub(1).div_ceil(128).min(64) {
         out.extend([0, 0, 0, 0, 0]);
     }
     out
@@ -83,6 +106,13 @@ fn bombs_cost_an_error_and_little_memory() {
     // Two such values fit an answer, and so do all rows of the small one.
     assert_eq!(ask(&dictionary_bomb(0), 7..9, Form::CompactRows).unwrap().row_number, [7, 8]);
     assert_eq!(ask(&dictionary_bomb(1), 0..5_000, Form::CompactRows).unwrap().row_number.len(), 5_000);
+    // One row whose list repeats a value of 1 MiB.
+    for elements in [2_000, 1_000_000] {
+        let error = error_of(&list_bomb(elements), 0..1);
+        assert!(error.starts_with("answer too large"), "{error}");
+    }
+    assert!(error_of(&list_bomb(9_000_000), 0..1).contains("over a bound"));
+    assert!(ask(&list_bomb(3), 0..1, Form::CompactRows).is_ok());
     // Pages that claim what their bytes cannot hold: nothing is reserved for it.
     let indices = one_index(i64::from(i32::MAX), 0);
     let run = v1(i32::MAX, RLE_DICTIONARY, RLE, indices.len(), &indices);

@@ -15,11 +15,8 @@ use parquet::schema::types::{SchemaDescriptor, TypePtr};
 pub(crate) const PLAIN: i32 = 0;
 pub(crate) const RLE: i32 = 3;
 pub(crate) const BIT_PACKED: i32 = 4;
-pub(crate) const DELTA_BINARY_PACKED: i32 = 5;
-pub(crate) const DELTA_LENGTH_BYTE_ARRAY: i32 = 6;
 pub(crate) const DELTA_BYTE_ARRAY: i32 = 7;
 pub(crate) const RLE_DICTIONARY: i32 = 8;
-pub(crate) const BYTE_STREAM_SPLIT: i32 = 9;
 
 pub(crate) fn uvarint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();

@@ -33,11 +33,16 @@ pub(crate) fn program(name: &str) -> Command {
 
 /// Runs a program to its end: JSON in, JSON out.
 pub(crate) async fn run(name: &str, arguments: &[&str], input: &Json) -> Json {
+    run_within(PATIENCE, name, arguments, input).await
+}
+
+/// The same for a program that has more to do.
+pub(crate) async fn run_within(patience: Duration, name: &str, arguments: &[&str], input: &Json) -> Json {
     let mut child = program(name).args(arguments).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&serde_json::to_vec(input).unwrap()).await.unwrap();
     drop(stdin);
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
+    let output = tokio::time::timeout(patience, child.wait_with_output()).await;
     let output = output.unwrap_or_else(|_| panic!("{name} {arguments:?} did not end")).unwrap();
     let (said, complained) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{name} {arguments:?}: {complained}");

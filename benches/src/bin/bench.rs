@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use alcedo_benches::report::{self, Row, Run};
-use alcedo_benches::{beside_redis, machine, restart, ring};
+use alcedo_benches::{beside_redis, footer, hostile, machine, restart, ring};
 
 const USAGE: &str = "\
 usage: cargo xtask bench [--rounds N] [--profile SECONDS]
@@ -71,6 +71,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn measure(rounds: usize) -> anyhow::Result<()> {
     let (hardware, commit) = (machine::hardware(), machine::commit());
     let mut rows = part("a worker beside redis-server", || runtime()?.block_on(beside_redis::run(rounds)))?;
+    rows.extend(part("footers", footer::run)?);
+    rows.extend(part("hostile files", || runtime()?.block_on(hostile::run()))?);
     rows.extend(part("the ring", ring::run)?);
     rows.extend(part("restart with a full page store", restart::run)?);
     let run = Run { hardware, commit, rows };

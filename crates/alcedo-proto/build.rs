@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Answers' payloads are handed on without a copy.
         .bytes(".alcedo.v1.FileRows.compact")
         .bytes(".alcedo.v1.FileRows.arrow_ipc")
+        .bytes(".alcedo.v1.FileRows.pages_piece")
         .bytes(".alcedo.v1.DataPage.page")
         .bytes(".alcedo.v1.PagesChunk.dictionary")
         .bytes(".alcedo.v1.ReadResponse.data")

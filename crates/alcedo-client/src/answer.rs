@@ -12,7 +12,8 @@ use bytes::Bytes;
 /// The answer to a lookup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// The files that hold rows, in listing order; a file without a matching row is absent.
+    /// The files that hold rows, in listing order. A file without a matching row is absent below a prefix, and there
+    /// without rows where the path names it.
     pub files: Vec<FileAnswer>,
     /// What became of each key, in the order of the keys.
     pub statuses: Vec<KeyStatus>,
@@ -60,8 +61,8 @@ pub struct FileAnswer {
     pub schema: Arc<RowSchema>,
     /// The rows, in file order.
     pub rows: Vec<Row>,
-    /// The rows as an Arrow IPC stream, in the order of `rows`, if that form was asked for. A lookup of more keys than
-    /// fit in one message then names a file once per message.
+    /// The rows as an Arrow IPC stream, in the order of `rows`, if that form was asked for and there are any. A lookup
+    /// of more keys than fit in one message then names a file once per message.
     pub arrow: Option<Bytes>,
 }
 

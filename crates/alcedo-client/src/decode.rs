@@ -117,6 +117,8 @@ fn body(
         (false, true, false, None) => Ok((crate::typed::rows(schema, typed)?, None)),
         (false, false, true, None) => Ok((vec![Vec::new(); row_number.len()], Some(arrow_ipc))),
         (false, false, false, Some(pages)) => Ok((pages::rows(pages, schema, row_number)?, None)),
+        // A file that was named and holds no row with the keys.
+        (false, false, false, None) if row_number.is_empty() => Ok((Vec::new(), None)),
         (false, false, false, None) => Err("they are in no form that this client knows".to_owned().into()),
         _ => Err("they are in more than one form".to_owned().into()),
     }

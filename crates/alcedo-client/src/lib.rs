@@ -57,6 +57,7 @@ mod holdings;
 mod latency;
 mod lookup;
 mod many;
+mod parts;
 mod placement;
 mod request;
 mod routing;

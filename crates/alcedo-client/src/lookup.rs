@@ -137,6 +137,7 @@ impl Lookup {
             row_limit: self.row_limit,
             timeout_us: 0,
             trace: self.trace,
+            accept_parts: false,
         };
         let mut messages = Request::new(base, self.keys)?.messages()?;
         let client = &self.client;

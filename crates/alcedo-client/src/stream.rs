@@ -4,6 +4,7 @@
 //! they came, with their handles resolved.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -20,15 +21,16 @@ use crate::decode::Received;
 use crate::error::{Error, Kind, Reason};
 use crate::handles::{Handles, MAX_HANDLES, RETIRE_HANDLES};
 use crate::health::Health;
+use crate::parts::{Broken, MAX_ANSWER_BYTES, Parts};
 
 /// Most unanswered messages on one stream; further calls wait for a place within their deadline. Four times the
 /// outstanding work at which a stream reaches its best rate, with room for slow origins.
 pub(crate) const MAX_PENDING: usize = 1_024;
 /// Frames that wait to be written, cancels included.
 const OUTBOUND_FRAMES: usize = 256;
-/// Largest message that is read: a worker's largest answer (64 MiB of rows) would not fit into tonic's default of 4
-/// MiB.
-pub(crate) const MAX_REPLY_BYTES: usize = 64 << 20;
+/// Largest message that is read: the largest answer (64 MiB of rows and the numbers of a million of them) of a worker
+/// that does not send parts would not fit into tonic's default of 4 MiB.
+pub(crate) const MAX_REPLY_BYTES: usize = 96 << 20;
 
 /// What is said of a worker that ends its stream between two messages.
 const DRAINING: &str = "the worker is draining";
@@ -38,7 +40,8 @@ const DRAINING: &str = "the worker is draining";
 pub(crate) enum CallError {
     /// The worker never accepted the call, for this reason: another one may be asked at no cost.
     NotAccepted(String),
-    /// The connection broke in the middle: whether the worker had accepted the call is not known.
+    /// The connection broke in the middle, and whether the worker had accepted the call is not known; or the answer
+    /// broke in the middle.
     Lost(Error),
     /// No answer came by the deadline.
     Silent(Error),
@@ -86,14 +89,23 @@ struct Stream {
 
 #[derive(Debug, Default)]
 struct Pending {
-    waiting: HashMap<u64, oneshot::Sender<Reply>>,
+    waiting: HashMap<u64, Waiting>,
     /// Set when the stream has ended; nothing can be added then.
     end: Option<End>,
 }
 
+/// An unanswered message, and what has come of its answer.
+#[derive(Debug)]
+struct Waiting {
+    sender: oneshot::Sender<Reply>,
+    parts: Option<Box<Parts>>,
+}
+
 #[derive(Debug)]
 enum Reply {
-    Answer(pb::Answer),
+    Answer(pb::Answer, Option<Box<Parts>>),
+    /// A part of the answer makes the rest useless.
+    Broken(Broken),
     Failure(pb::Failure),
     Unknown,
     Ended(End),
@@ -170,6 +182,7 @@ impl Link {
 
         let mut call = Call::register(self)?;
         request.timeout_us = deadline.timeout_us();
+        request.accept_parts = true;
         outbound.send(pb::LookupFrame { id: call.id, body: Some(lookup_frame::Body::Request(request)) });
         let reply = match timeout_at(deadline.give_up_at(), &mut call.reply).await {
             Ok(Ok(reply)) => reply,
@@ -177,12 +190,19 @@ impl Link {
             Err(_) => return Err(CallError::Silent(deadline.passed(format_args!("waiting for {}", self.worker)))),
         };
         match reply {
-            Reply::Answer(answer) => {
+            Reply::Answer(answer, parts) => {
+                let answer = parts.map(|parts| *parts).unwrap_or_default().end(answer);
+                let answer = answer.map_err(|broken| self.broken(broken))?;
                 let named = self.stream.handles().resolve(&answer.files);
                 let named = named.map_err(|what| {
                     Error::internal(format!("{} sent an answer that cannot be read: {what}", self.worker))
                 })?;
                 Ok(Received { worker: Arc::clone(&self.worker), answer, named })
+            }
+            Reply::Broken(broken) => {
+                // The rest of it is of no use: the worker need not send it.
+                call.cancel();
+                Err(self.broken(broken))
             }
             Reply::Failure(failure) => Err(CallError::answered(Error::from_failure(failure))),
             Reply::Unknown => {
@@ -190,6 +210,24 @@ impl Link {
                 Err(Error::internal(message).into())
             }
             Reply::Ended(end) => Err(end.for_call(&self.worker)),
+        }
+    }
+
+    fn broken(&self, broken: Broken) -> CallError {
+        match broken {
+            Broken::TooLarge => {
+                let message = format!(
+                    "the answer of {} has more than {MAX_ANSWER_BYTES} bytes, the most that this client takes: \
+                     set a row limit, or ask for fewer keys or columns",
+                    self.worker
+                );
+                CallError::Failed(Error::new(Kind::Invalid, message).with_reason(Reason::AnswerTooLarge))
+            }
+            // Another worker may do better.
+            Broken::Message(what) => {
+                let message = format!("{} sent a large answer that cannot be put together: {what}", self.worker);
+                CallError::Lost(Error::internal(message))
+            }
         }
     }
 }
@@ -215,8 +253,14 @@ impl<'a> Call<'a> {
         if let Some(end) = &pending.end {
             return Err(end.clone().before(&link.worker));
         }
-        pending.waiting.insert(id, sender);
+        pending.waiting.insert(id, Waiting { sender, parts: None });
         Ok(Self { id, reply, link })
+    }
+
+    /// Tells the worker to stop. It saves the worker's time, no more: where the queue is full it may be left out.
+    fn cancel(&self) {
+        let cancel = lookup_frame::Body::Cancel(pb::Cancel {});
+        let _ = self.link.outbound.try_send(pb::LookupFrame { id: self.id, body: Some(cancel) });
     }
 }
 
@@ -224,9 +268,7 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         // The reader takes the entry when the reply comes; what is still there was given up.
         if self.link.stream.pending().waiting.remove(&self.id).is_some() {
-            let cancel = lookup_frame::Body::Cancel(pb::Cancel {});
-            // Cancelling saves the worker's time, no more: where the queue is full it may be left out.
-            let _ = self.link.outbound.try_send(pb::LookupFrame { id: self.id, body: Some(cancel) });
+            self.cancel();
         }
     }
 }
@@ -249,15 +291,32 @@ impl Stream {
         self.health.hear();
         let reply = match frame.body {
             Some(reply_frame::Body::Announce(announce)) => return self.announce(announce),
-            Some(reply_frame::Body::Answer(answer)) => Reply::Answer(answer),
+            Some(reply_frame::Body::Part(part)) => {
+                self.gather(frame.id, part);
+                return Ok(());
+            }
+            Some(reply_frame::Body::Answer(answer)) => Reply::Answer(answer, None),
             Some(reply_frame::Body::Failure(failure)) => Reply::Failure(failure),
             None => Reply::Unknown,
         };
         // No entry: the call was given up, and this is its late reply.
-        if let Some(sender) = self.pending().waiting.remove(&frame.id) {
-            let _ = sender.send(reply);
+        if let Some(Waiting { sender, parts }) = self.pending().waiting.remove(&frame.id) {
+            let _ = sender.send(match reply {
+                Reply::Answer(answer, _) => Reply::Answer(answer, parts),
+                reply => reply,
+            });
         }
         Ok(())
+    }
+
+    /// Keeps a part until its answer ends. Who asked puts the parts together: the one task that reads the stream has
+    /// no time for that.
+    fn gather(&self, id: u64, part: pb::AnswerPart) {
+        let mut pending = self.pending();
+        let Entry::Occupied(mut waiting) = pending.waiting.entry(id) else { return };
+        if let Err(broken) = waiting.get_mut().parts.get_or_insert_default().add(part) {
+            let _ = waiting.remove().sender.send(Reply::Broken(broken));
+        }
     }
 
     fn announce(&self, announce: pb::Announce) -> Result<(), String> {
@@ -287,8 +346,8 @@ impl Drop for Ending {
             pending.end = Some(self.end.clone());
             std::mem::take(&mut pending.waiting)
         };
-        for sender in waiting.into_values() {
-            let _ = sender.send(Reply::Ended(self.end.clone()));
+        for waiting in waiting.into_values() {
+            let _ = waiting.sender.send(Reply::Ended(self.end.clone()));
         }
     }
 }

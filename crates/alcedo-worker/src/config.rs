@@ -9,26 +9,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use alcedo_cluster::{Member, Members};
-use alcedo_lookup::limits::Limits;
-use alcedo_origin::{MAX_PATH_BYTES, MountConfig, OriginLimits};
+use alcedo_origin::{MountConfig, OriginLimits};
 use serde::{Deserialize, Deserializer};
 
 pub use crate::config_document::ConfigError;
 use crate::config_document::{Document, in_file, nearest, plain, unknown_key};
 use crate::config_keys::{CONFIG_KEYS, ConfigKey, KeyType};
+pub use crate::config_lookup::LookupConfig;
+use crate::config_lookup::MAX_COUNT;
 pub use crate::config_tables::{AdminConfig, AdminListen, ConnectionsConfig, DrainConfig, LogConfig, MemoryConfig};
 use crate::units;
 
 /// Ceiling of `runtimes`: more threads than any machine has cores.
 const MAX_RUNTIMES: usize = 1_024;
-/// Ceiling of `lookup.footer_bytes`: a footer is held several times over while it is parsed.
-const MAX_FOOTER_BYTES: u64 = 64 << 20;
-/// Ceiling of `lookup.schema_depth`: decoding recurses per level, and a thread's stack is finite.
-const MAX_SCHEMA_DEPTH: usize = 100;
-/// Ceiling of `lookup.max_keys`, which the wire contract names.
-const MAX_KEYS: usize = 1_024;
-/// Ceiling of every count that bounds a queue or a table: above it a bound protects nothing.
-const MAX_COUNT: usize = 1_000_000;
 
 /// Ends of what a connection may wait: below, it would close between two calls; above, it would never.
 const MIN_WAIT: Duration = Duration::from_secs(1);
@@ -102,43 +95,6 @@ pub struct CacheConfig {
     pub listings_bytes: u64,
 }
 
-/// The table `[lookup]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[allow(missing_docs)] // Each key's meaning is in `CONFIG_KEYS`, under the same name.
-pub struct LookupConfig {
-    #[serde(deserialize_with = "units::size")]
-    pub tail_bytes: u64,
-    pub max_files: usize,
-    pub max_candidates: usize,
-    pub permits: usize,
-    #[serde(deserialize_with = "units::duration")]
-    pub default_timeout: Duration,
-    #[serde(deserialize_with = "units::duration")]
-    pub max_timeout: Duration,
-    #[serde(deserialize_with = "units::memory_size")]
-    pub max_path_bytes: usize,
-    pub max_keys: usize,
-    pub answer_rows: usize,
-    #[serde(deserialize_with = "units::memory_size")]
-    pub answer_bytes: usize,
-    #[serde(deserialize_with = "units::size")]
-    pub speculate_bytes: u64,
-    #[serde(deserialize_with = "units::size")]
-    pub coalesce_gap_bytes: u64,
-    #[serde(deserialize_with = "units::size")]
-    pub footer_bytes: u64,
-    pub schema_depth: usize,
-    pub schema_elements: usize,
-    pub row_groups: usize,
-    #[serde(deserialize_with = "units::memory_size")]
-    pub page_compressed_bytes: usize,
-    #[serde(deserialize_with = "units::memory_size")]
-    pub page_bytes: usize,
-    #[serde(deserialize_with = "units::size")]
-    pub learn_bytes: u64,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -171,52 +127,6 @@ impl Default for CacheConfig {
             pages_bytes: 256 << 20,
             index_bytes: 64 << 20,
             listings_bytes: 32 << 20,
-        }
-    }
-}
-
-impl Default for LookupConfig {
-    fn default() -> Self {
-        let limits = Limits::default();
-        Self {
-            tail_bytes: 64 << 10,
-            max_files: 10_000,
-            max_candidates: 256,
-            permits: 512,
-            default_timeout: Duration::from_secs(1),
-            max_timeout: Duration::from_secs(30),
-            max_path_bytes: MAX_PATH_BYTES,
-            max_keys: MAX_KEYS,
-            answer_rows: limits.answer_rows,
-            answer_bytes: limits.answer_bytes,
-            speculate_bytes: limits.speculate_bytes,
-            coalesce_gap_bytes: limits.coalesce_gap_bytes,
-            footer_bytes: limits.footer_bytes,
-            schema_depth: limits.schema_depth,
-            schema_elements: limits.schema_elements,
-            row_groups: limits.row_groups,
-            page_compressed_bytes: limits.page_compressed_bytes,
-            page_bytes: limits.page_bytes,
-            learn_bytes: limits.learn_bytes,
-        }
-    }
-}
-
-impl LookupConfig {
-    /// The bounds within which files are read.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            footer_bytes: self.footer_bytes,
-            schema_depth: self.schema_depth,
-            schema_elements: self.schema_elements,
-            row_groups: self.row_groups,
-            page_compressed_bytes: self.page_compressed_bytes,
-            page_bytes: self.page_bytes,
-            learn_bytes: self.learn_bytes,
-            answer_rows: self.answer_rows,
-            answer_bytes: self.answer_bytes,
-            speculate_bytes: self.speculate_bytes,
-            coalesce_gap_bytes: self.coalesce_gap_bytes,
         }
     }
 }
@@ -367,18 +277,8 @@ impl Config {
         if self.runtimes > MAX_RUNTIMES {
             return Err(self.error("runtimes", format!("runtimes is at most {MAX_RUNTIMES}")));
         }
-        let lookup = &self.lookup;
+        self.lookup.check().map_err(|(key, why)| self.error(key, why))?;
         let counts = [
-            ("lookup.max_files", lookup.max_files, MAX_COUNT),
-            ("lookup.max_candidates", lookup.max_candidates, MAX_COUNT),
-            ("lookup.permits", lookup.permits, MAX_COUNT),
-            ("lookup.max_path_bytes", lookup.max_path_bytes, MAX_PATH_BYTES),
-            ("lookup.max_keys", lookup.max_keys, MAX_KEYS),
-            ("lookup.answer_rows", lookup.answer_rows, usize::MAX),
-            ("lookup.answer_bytes", lookup.answer_bytes, usize::MAX),
-            ("lookup.schema_depth", lookup.schema_depth, MAX_SCHEMA_DEPTH),
-            ("lookup.schema_elements", lookup.schema_elements, MAX_COUNT),
-            ("lookup.row_groups", lookup.row_groups, MAX_COUNT),
             ("connections.max", self.connections.max, MAX_COUNT),
             ("connections.streams", self.connections.streams as usize, MAX_COUNT),
             ("connections.unanswered", self.connections.unanswered, MAX_COUNT),
@@ -399,7 +299,7 @@ impl Config {
                 return Err(self.error(key, format!("{key} is at least 1s and at most 30days")));
             }
         }
-        if connections.idle_timeout < lookup.max_timeout {
+        if connections.idle_timeout < self.lookup.max_timeout {
             let why = "connections.idle_timeout is at least lookup.max_timeout: a call may be silent for that long";
             return Err(self.error("connections.idle_timeout", why.to_owned()));
         }
@@ -407,17 +307,6 @@ impl Config {
             if wait > MAX_DRAIN {
                 return Err(self.error(key, format!("{key} is at most 1h")));
             }
-        }
-        if lookup.footer_bytes > MAX_FOOTER_BYTES {
-            return Err(self.error("lookup.footer_bytes", "lookup.footer_bytes is at most 64MiB".to_owned()));
-        }
-        if lookup.tail_bytes < 8 || lookup.tail_bytes > MAX_FOOTER_BYTES {
-            let why = "lookup.tail_bytes is at least 8 and at most 64MiB".to_owned();
-            return Err(self.error("lookup.tail_bytes", why));
-        }
-        if lookup.default_timeout.is_zero() || lookup.default_timeout > lookup.max_timeout {
-            let why = "lookup.default_timeout is longer than zero and at most lookup.max_timeout".to_owned();
-            return Err(self.error("lookup.default_timeout", why));
         }
         Ok(())
     }

@@ -167,6 +167,11 @@ impl Error {
         matches!(self, Self::Origin(error) if error.kind() == ErrorKind::NotFound)
     }
 
+    /// Bytes over which the decoder panicked; it was caught where it happened.
+    pub(crate) fn is_decoder_panic(&self) -> bool {
+        matches!(self, Self::File { error: FileError::DecoderPanicked(_), .. })
+    }
+
     /// Asking again about the same content version gives the same error.
     pub(crate) fn is_about_the_file(&self) -> bool {
         matches!(self, Self::File { error, .. } if error.is_about_the_file())

@@ -74,8 +74,21 @@ pub const METRICS: &[MetricRow] = &[
         &["reason"],
         "Requests that were turned away, by what there was too much or too little of",
     ),
-    row("alcedo_panics", Counter, "", &[], "Panics that were caught at the border of a request or of shared work"),
+    row(
+        "alcedo_panics",
+        Counter,
+        "",
+        &[],
+        "Panics that were caught: at the border of a request or of shared work, or around the decoder",
+    ),
     row("alcedo_files_opened", Counter, "", &[], "File indexes that were built"),
+    row(
+        "alcedo_rereads",
+        Counter,
+        "",
+        &["result"],
+        "Files that were dropped and read anew after an error in their bytes: cured, or broken at the origin too",
+    ),
     row("alcedo_cache", Gauge, "bytes", &["cache"], "Bytes that a cache holds"),
     row("alcedo_cache_capacity", Gauge, "bytes", &["cache"], "Bytes that a cache may hold"),
     row("alcedo_cache_requests", Counter, "", &["cache", "result"], "Reads of a cache: hit or miss"),
@@ -245,7 +258,9 @@ impl Scrape {
         let shed = [(&["permits"][..], metrics.shed_total.get()), (&["memory"], metrics.shed_memory_total.get())];
         page.counters("alcedo_shed", &shed)?;
         page.counter("alcedo_panics", metrics.panics_total.get())?;
-        page.counter("alcedo_files_opened", metrics.opens_total.get())
+        page.counter("alcedo_files_opened", metrics.opens_total.get())?;
+        let rereads = [(&["cured"][..], metrics.rereads_cured.get()), (&["broken"], metrics.rereads_broken.get())];
+        page.counters("alcedo_rereads", &rereads)
     }
 
     fn caches(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -5,30 +5,31 @@
 //! origin nothing; 10,000 lookups of one cold file open it once. What is learned is kept on disk too, where there is
 //! one, and what is not in memory is looked for there before the origin is asked.
 
+mod opening;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use alcedo_cache::FileKey;
 use alcedo_lookup::file_index::FileIndex;
 use alcedo_lookup::limits::Limits;
-use alcedo_lookup::machine::drive;
-use alcedo_lookup::open::Open;
 use alcedo_origin::{Freshness, Place};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
 use crate::cost::{Cost, Stage};
+use crate::damage::Damage;
 use crate::errands::Errands;
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::reader::{Bytestore, FileVersion, Reader};
+use crate::reader::{Bytestore, FileVersion};
 use crate::records::Records;
+use opening::Opening;
 
-/// How long it is believed that a version cannot be opened, or that a file does not exist. A file that is repaired or
-/// written is found after this time at the latest; until then a broken one costs its readers nothing but the error.
-const NEGATIVE_TTL: Duration = Duration::from_secs(1);
-/// Failures that are remembered at once: a few hundred bytes each.
-const MAX_NEGATIVE: u64 = 100_000;
+/// How long it is believed that a file does not exist. One that is written is found after this time at the latest.
+const ABSENT_TTL: Duration = Duration::from_secs(1);
+/// Files of which that is remembered at once: a few hundred bytes each.
+const MAX_ABSENT: u64 = 100_000;
 /// Part of the index memory, as a divisor, that current versions may take beside it.
 const CURRENT_SHARE: u64 = 8;
 /// What an entry costs beside its texts: tables, queues and counters of the cache, and the stat.
@@ -43,6 +44,8 @@ const REVALIDATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Names of errands that are not about one version; versions never look like these.
 const UNKNOWN_VERSION: &str = "";
 const REVALIDATION: &str = "?";
+/// Before the version, for the errand that reads it anew.
+const REOPENING: char = '!';
 
 /// What is known of a file, and since when.
 #[derive(Debug, Clone)]
@@ -91,19 +94,21 @@ pub struct Indexes {
 #[derive(Debug, Clone)]
 struct Tables {
     built: Cache<FileKey, OpenFile>,
-    failed: Cache<FileKey, Error>,
+    absent: Cache<Arc<str>, Error>,
+    damage: Damage,
     current: Cache<Arc<str>, Known>,
     records: Records,
 }
 
 impl Indexes {
-    /// No index in memory yet, and room for `capacity_bytes` of them.
+    /// No index in memory yet, and room for `capacity_bytes` of them. What is wrong with a version is believed for
+    /// `broken_ttl`.
     pub(crate) fn new(
         store: Arc<Bytestore>,
         records: Records,
         capacity_bytes: u64,
         tail_bytes: u64,
-        limits: Arc<Limits>,
+        (limits, broken_ttl): (Arc<Limits>, Duration),
         metrics: Arc<Metrics>,
     ) -> Self {
         let built = Cache::builder().max_capacity(capacity_bytes).weigher(|key: &FileKey, file: &OpenFile| {
@@ -114,8 +119,9 @@ impl Indexes {
             Cache::builder().max_capacity(capacity_bytes / CURRENT_SHARE).weigher(|url: &Arc<str>, known: &Known| {
                 u32::try_from(url.len() + known.version.key.version().len() + ENTRY_OVERHEAD_BYTES).unwrap_or(u32::MAX)
             });
-        let failed = Cache::builder().max_capacity(MAX_NEGATIVE).time_to_live(NEGATIVE_TTL);
-        let tables = Tables { built: built.build(), failed: failed.build(), current: current.build(), records };
+        let absent = Cache::builder().max_capacity(MAX_ABSENT).time_to_live(ABSENT_TTL).build();
+        let (built, current, damage) = (built.build(), current.build(), Damage::new(broken_ttl));
+        let tables = Tables { built, absent, damage, current, records };
         let (errands, recalls) = (Errands::new(Arc::clone(&metrics)), Errands::new(Arc::clone(&metrics)));
         Self { store, tables, errands, recalls, tail_bytes, limits, capacity_bytes, metrics }
     }
@@ -137,7 +143,7 @@ impl Indexes {
         if let Some(file) = self.tables.built.get(&version.key) {
             return Ok(file);
         }
-        if let Some(error) = self.tables.failed.get(&version.key) {
+        if let Some(error) = self.tables.damage.of_opening(&version.key) {
             return Err(error);
         }
         let opening = Opening::new(self, place, Some(version.clone()), listed.cloned());
@@ -145,12 +151,40 @@ impl Indexes {
     }
 
     async fn open_unknown(&self, place: &Place, cost: &Cost) -> Result<OpenFile, Error> {
-        let name = FileKey::new(Arc::clone(&place.url), UNKNOWN_VERSION);
-        if let Some(error) = self.tables.failed.get(&name) {
+        if let Some(error) = self.tables.absent.get(&place.url) {
             return Err(error);
         }
-        let opening = Opening::new(self, place, None, None);
+        let (name, opening) =
+            (FileKey::new(Arc::clone(&place.url), UNKNOWN_VERSION), Opening::new(self, place, None, None));
         self.joined(self.errands.run(name, || opening.run()).await?, place, cost)
+    }
+
+    /// A version whose bytes came to an error, read anew from the origin: its pages and its index are dropped before,
+    /// in memory and on disk. All who find the same at the same time, and those who still hold the dropped index, read
+    /// it once together.
+    ///
+    /// # Errors
+    /// The origin's, or those of the file's bytes.
+    pub async fn reopen(&self, place: &Place, damaged: &OpenFile, cost: &Cost) -> Result<OpenFile, Error> {
+        let (version, index) = (damaged.version.clone(), Arc::clone(&damaged.index));
+        let name = FileKey::new(Arc::clone(&place.url), format!("{REOPENING}{}", version.key.version()));
+        let mut opening = Opening::new(self, place, Some(version), None);
+        opening.damaged = Some(index);
+        self.joined(self.errands.run(name, || opening.run()).await?, place, cost)
+    }
+
+    /// Whether it is known that reading this version anew does not cure this error.
+    pub fn is_incurable(&self, version: &FileVersion, error: &Error) -> bool {
+        self.tables.damage.is_known(&version.key, error)
+    }
+
+    /// Notes what came of a version that was read anew: a right answer, or an error, which is then believed for a
+    /// while.
+    pub fn was_reopened(&self, version: &FileVersion, error: Option<&Error>) {
+        self.metrics.reread(error.is_none());
+        if let Some(error) = error {
+            self.tables.damage.not_read(&version.key, error);
+        }
     }
 
     fn joined(&self, brought: Brought, place: &Place, cost: &Cost) -> Result<OpenFile, Error> {
@@ -262,6 +296,10 @@ impl Indexes {
         }
         // Others may have used the same index meanwhile.
         let last = self.tables.built.get(&file.version.key).unwrap_or_else(|| file.clone());
+        if !Arc::ptr_eq(&last.index, &file.index) {
+            // The file was read anew meanwhile, because something in this index or beside it was damaged.
+            return;
+        }
         let has_grown = weight > last.weight + last.weight / GROWTH_SHARE;
         let is_due = weight > last.weight && last.kept.is_none_or(|kept| kept.elapsed() >= KEEP_PAUSE);
         if has_grown || is_due {
@@ -291,10 +329,16 @@ impl Indexes {
         };
         if let Some(known) = &known {
             tables.built.invalidate(&known.version.key);
+            tables.damage.forget(&known.version.key);
         }
         tables.forget(&url);
         tables.records.drop_index(&url);
         known.is_some()
+    }
+
+    /// Drops the index of a version from memory; the next to ask has another.
+    pub(crate) fn drop_index(&self, version: &FileVersion) {
+        self.tables.built.invalidate(&version.key);
     }
 
     /// Bytes of all indexes in memory.
@@ -328,124 +372,5 @@ impl Tables {
     fn forget(&self, url: &Arc<str>) {
         self.current.invalidate(url);
         self.records.drop_file(url);
-    }
-}
-
-/// The task that opens one file.
-struct Opening {
-    store: Arc<Bytestore>,
-    tables: Tables,
-    place: Place,
-    version: Option<FileVersion>,
-    /// What a listing says of the file.
-    listed: Option<Known>,
-    tail_bytes: u64,
-    limits: Arc<Limits>,
-    metrics: Arc<Metrics>,
-}
-
-impl Opening {
-    fn new(indexes: &Indexes, place: &Place, version: Option<FileVersion>, listed: Option<Known>) -> Self {
-        Self {
-            store: Arc::clone(&indexes.store),
-            tables: indexes.tables.clone(),
-            place: place.clone(),
-            version,
-            listed,
-            tail_bytes: indexes.tail_bytes,
-            limits: Arc::clone(&indexes.limits),
-            metrics: Arc::clone(&indexes.metrics),
-        }
-    }
-
-    async fn run(self) -> Result<Brought, Error> {
-        // Those who join may want a trace, whether or not the first does.
-        let cost = Arc::new(Cost::new(true));
-        if let Some(listed) = &self.listed {
-            // Whoever names the file by itself next need not ask for its version.
-            self.tables.learn(&listed.version, listed.checked);
-        }
-        let opened = match self.version.clone().or_else(|| self.just_learned()) {
-            Some(version) => match self.open(Some(&version), &cost).await {
-                // What was known is older than the file: whatever is there now is as good, to one who only named the
-                // file.
-                Err(error) if error.is_changed() => self.open(None, &cost).await,
-                opened => opened,
-            },
-            None => self.open(None, &cost).await,
-        };
-        let opened = match opened {
-            // Between the tail and the rest of the index the file was overwritten: once more, on the new version.
-            Err(error) if error.is_changed() => self.open(None, &cost).await,
-            opened => opened,
-        };
-        match opened {
-            Ok(file) => Ok(Brought { version: file.version.clone(), file: Some(file), cost }),
-            Err(error) => {
-                if error.is_not_found() {
-                    self.tables.forget(&self.place.url);
-                    let name = FileKey::new(Arc::clone(&self.place.url), UNKNOWN_VERSION);
-                    self.tables.failed.insert(name, error.clone());
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// The version that another task learned between the moment at which nothing was known and this one: whoever came
-    /// just too late to join it need not read the tail again. A mount that is always asked is asked.
-    fn just_learned(&self) -> Option<FileVersion> {
-        let known = self.tables.current.get(&self.place.url)?;
-        let is_believed = match self.place.mount.freshness() {
-            Freshness::Immutable => true,
-            Freshness::Ttl { soft, .. } => known.checked.elapsed() < soft,
-            Freshness::Always => false,
-        };
-        is_believed.then_some(known.version)
-    }
-
-    async fn open(&self, version: Option<&FileVersion>, cost: &Arc<Cost>) -> Result<OpenFile, Error> {
-        if let Some(file) = version.and_then(|version| self.tables.built.get(&version.key)) {
-            return Ok(file);
-        }
-        if let Some(version) = version
-            && let Some(index) = self.tables.records.index(version, &self.limits).await
-        {
-            return Ok(self.opened(version, index));
-        }
-        let began = Instant::now();
-        let reader = match version {
-            Some(version) => Reader::of_version(&self.store, &self.place, version.clone(), cost),
-            None => Reader::of_unknown(&self.store, &self.place, cost),
-        };
-        let opened = drive(Open::new(self.tail_bytes, Arc::clone(&self.limits)), &reader).await;
-        let opened = opened.map_err(|error| error.about(&self.place.url));
-        let Some(read) = reader.version() else {
-            return Err(opened.err().unwrap_or_else(|| Error::Bug {
-                subject: self.place.url.to_string(),
-                what: "a file was opened without a read",
-            }));
-        };
-        if version.is_none() {
-            self.tables.learn(read, began);
-        }
-        match opened {
-            Ok(index) => {
-                self.metrics.opens_total.up();
-                self.tables.records.keep_index(read, &index);
-                Ok(self.opened(read, index))
-            }
-            Err(error) => {
-                if error.is_about_the_file() {
-                    self.tables.failed.insert(read.key.clone(), error.clone());
-                }
-                Err(error)
-            }
-        }
-    }
-    fn opened(&self, version: &FileVersion, index: Arc<FileIndex>) -> OpenFile {
-        let file = OpenFile { version: version.clone(), weight: index.weight(), index, kept: None };
-        self.tables.built.insert(version.key.clone(), file.clone());
-        file
     }
 }

@@ -10,7 +10,6 @@ use std::time::SystemTime;
 
 use alcedo_cache::{CacheDir, Metadata};
 use alcedo_lookup::answer::{Body, FileAnswer, KeyStatus};
-use alcedo_lookup::error::Error as FileError;
 use alcedo_lookup::limits::Limits;
 use alcedo_lookup::machine::drive;
 use alcedo_lookup::search::{Query, Search};
@@ -25,7 +24,7 @@ use crate::indexes::{Indexes, Known, OpenFile};
 use crate::listings::{Listings, TableFiles};
 use crate::merge::{FileRows, merge};
 use crate::metrics::Metrics;
-use crate::reader::{Bytestore, Reader};
+use crate::reader::{Bytestore, FileVersion, Reader};
 use crate::records::{Records, WallClock};
 use crate::worker::StartError;
 
@@ -51,7 +50,7 @@ pub struct Lookup {
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The files that hold rows, in listing order.
+    /// The files that hold rows, in listing order; a file that the path names is there also without any.
     pub files: Vec<FileRows>,
     /// Per key.
     pub statuses: Vec<KeyStatus>,
@@ -78,6 +77,20 @@ struct Tally {
     bytes: AtomicUsize,
 }
 
+/// A version that is worked on. What a panic may have left half done in its index is dropped with it.
+struct Suspect<'s> {
+    indexes: &'s Indexes,
+    version: &'s FileVersion,
+}
+
+impl Drop for Suspect<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.indexes.drop_index(self.version);
+        }
+    }
+}
+
 /// The lookups of one worker.
 #[derive(Debug)]
 pub struct Lookups {
@@ -88,6 +101,7 @@ pub struct Lookups {
     listings: Listings,
     config: LookupConfig,
     limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
 }
 
 impl Lookups {
@@ -107,10 +121,11 @@ impl Lookups {
         let metadata = dir.as_ref().map(Metadata::open).transpose()?.map(Arc::new);
         let records = Records::new(metadata.clone(), WallClock::new(SystemTime::now));
         let (bytes, metrics_of) = (cache.index_bytes, Arc::clone(metrics));
-        let (tail_bytes, limits_of) = (lookup.tail_bytes, Arc::clone(&limits));
-        let indexes = Indexes::new(Arc::clone(&store), records.clone(), bytes, tail_bytes, limits_of, metrics_of);
+        let (tail_bytes, rules) = (lookup.tail_bytes, (Arc::clone(&limits), lookup.broken_ttl));
+        let indexes = Indexes::new(Arc::clone(&store), records.clone(), bytes, tail_bytes, rules, metrics_of);
         let listings = Listings::new(cache.listings_bytes, lookup.max_files, records, metrics);
-        Ok(Self { mounts, store, metadata, indexes, listings, config: lookup.clone(), limits })
+        let (config, metrics) = (lookup.clone(), Arc::clone(metrics));
+        Ok(Self { mounts, store, metadata, indexes, listings, config, limits, metrics })
     }
 
     /// The mounts.
@@ -177,9 +192,11 @@ impl Lookups {
     async fn attempt(&self, place: &Place, query: &Arc<Query>, cost: &Arc<Cost>) -> Result<Answer, Error> {
         let candidates = self.candidates(place, cost).await?;
         let files_total = candidates.len();
+        // Of a file that is named it is told also which version has no such row.
+        let is_named = matches!(candidates.as_slice(), [Candidate { listed: None, .. }]);
         let opened = self.opened(candidates, cost).await?;
         let mut asked = Vec::with_capacity(opened.len());
-        let mut compared = 0;
+        let (mut files_asked, mut compared) = (0, 0);
         for (candidate, file) in opened {
             compared += query.keys.len();
             if compared > COMPARED_AT_ONCE {
@@ -187,11 +204,12 @@ impl Lookups {
                 tokio::task::yield_now().await;
             }
             let may_hold = file.index.may_hold(query).map_err(|error| Error::file(&candidate.place.url, error))?;
-            if may_hold {
+            files_asked += usize::from(may_hold);
+            if may_hold || is_named {
                 asked.push((candidate, file));
             }
         }
-        let (files_asked, limit) = (asked.len(), self.config.max_candidates);
+        let limit = self.config.max_candidates;
         if files_asked > limit {
             let url = Arc::clone(&place.url);
             return Err(Error::TooManyCandidates { url, candidates: files_asked, files: files_total, limit });
@@ -200,8 +218,10 @@ impl Lookups {
         let asking = asked.into_iter().map(|(candidate, file)| self.ask(candidate, file, query, cost, &tally));
         let answers: Vec<FileRows> = stream::iter(asking).buffered(ASKS_AT_ONCE).try_collect().await?;
         let notes = if cost.is_traced() { notes(files_total, files_asked, &answers) } else { Vec::new() };
+        #[cfg(test)]
+        crate::panics::here(&place.url, "merge", false);
         let bug = |_| Error::Bug { subject: place.url.to_string(), what: "an answer's rows are damaged" };
-        let (files, statuses) = merge(answers, query.keys.len(), query.row_limit).map_err(bug)?;
+        let (files, statuses) = merge(answers, query.keys.len(), query.row_limit, is_named).map_err(bug)?;
         Ok(Answer { files, statuses, files_total, files_asked, notes })
     }
 
@@ -257,36 +277,45 @@ impl Lookups {
         stream::iter(candidates).map(open).buffered(OPENS_AT_ONCE).try_collect().await
     }
 
-    /// Asks one file, once more where it changed or where bytes in memory were damaged.
+    /// Asks one file: once more where it changed, and once more with bytes from the origin where those that are here
+    /// came to an error.
     async fn ask(
         &self,
         candidate: Candidate,
-        file: OpenFile,
+        mut file: OpenFile,
         query: &Arc<Query>,
         cost: &Arc<Cost>,
         tally: &Tally,
     ) -> Result<FileRows, Error> {
-        let place = &candidate.place;
-        let (file, answer) = match self.search(place, &file, query, cost).await {
-            Err(error) if error.is_changed() => {
-                self.indexes.forget(&file.version);
-                let file = self.indexes.open(place, None, cost).await?;
-                let answer = self.search(place, &file, query, cost).await;
-                let answer = answer.map_err(|error| match error.is_changed() {
-                    true => Error::VersionChanged { url: Arc::clone(&place.url) },
-                    false => error,
-                })?;
-                (file, answer)
+        let (place, indexes) = (&candidate.place, &self.indexes);
+        let (mut has_changed, mut is_reopened) = (false, false);
+        let answer = loop {
+            match self.search(place, &file, query, cost).await {
+                Err(error) if error.is_changed() && !has_changed => {
+                    has_changed = true;
+                    indexes.forget(&file.version);
+                    file = indexes.open(place, None, cost).await?;
+                }
+                Err(error) if error.is_changed() => {
+                    return Err(Error::VersionChanged { url: Arc::clone(&place.url) });
+                }
+                // Bytes may have been damaged on their way, or be damaged here. What the origin's own come to is
+                // remembered, so that a broken file is not fetched again by everybody who asks it.
+                Err(error)
+                    if error.is_about_the_file() && !is_reopened && !indexes.is_incurable(&file.version, &error) =>
+                {
+                    is_reopened = true;
+                    file = indexes.reopen(place, &file, cost).await?;
+                }
+                answer => {
+                    if is_reopened && answer.as_ref().err().is_none_or(Error::is_about_the_file) {
+                        indexes.was_reopened(&file.version, answer.as_ref().err());
+                    }
+                    break answer?;
+                }
             }
-            // Bytes may have been damaged on their way: once more from the origin before its copy is called damaged.
-            Err(Error::File { error: FileError::Checksum(_), .. }) => {
-                self.store.pages().forget(&file.version.key);
-                let answer = self.search(place, &file, query, cost).await?;
-                (file, answer)
-            }
-            answer => (file, answer?),
         };
-        self.indexes.settle(&file);
+        indexes.settle(&file);
         self.check_size(&answer, tally, &place.url)?;
         Ok(FileRows { version: file.version, answer })
     }
@@ -298,11 +327,13 @@ impl Lookups {
         query: &Arc<Query>,
         cost: &Arc<Cost>,
     ) -> Result<FileAnswer, Error> {
+        let _suspect = Suspect { indexes: &self.indexes, version: &file.version };
         let began = Instant::now();
         let search = Search::new(Arc::clone(&file.index), Arc::clone(query), Arc::clone(&self.limits));
         let search = search.map_err(|error| Error::file(&place.url, error))?;
         let reader = Reader::of_version(&self.store, place, file.version.clone(), cost);
-        let answer = drive(search, &reader).await.map_err(|error| error.about(&place.url))?;
+        let answer = drive(search, &reader).await.map_err(|error| error.about(&place.url));
+        let answer = answer.inspect_err(|error| self.metrics.count_panic(error))?;
         if cost.is_traced() {
             let (name, file, ended) = ("search", Some(Arc::clone(&place.url)), Instant::now());
             cost.add(Stage { name, file, began, ended, bytes: 0, origin_gets: 0, origin_bytes: 0 });

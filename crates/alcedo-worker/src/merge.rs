@@ -26,12 +26,13 @@ pub struct FileRows {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Damaged;
 
-/// The files that hold rows, in the order given, and what became of each key over all of them. Per key at most
-/// `row_limit` rows stay.
+/// The files that hold rows, or all if `keep_empty`, in the order given, and what became of each key over all of them.
+/// Per key at most `row_limit` rows stay.
 pub(crate) fn merge(
     answers: Vec<FileRows>,
     keys: usize,
     row_limit: Option<u32>,
+    keep_empty: bool,
 ) -> Result<(Vec<FileRows>, Vec<KeyStatus>), Damaged> {
     let mut statuses = vec![KeyStatus::NotFound; keys];
     let mut rows_left = vec![row_limit.unwrap_or(u32::MAX); keys];
@@ -46,7 +47,7 @@ pub(crate) fn merge(
                 cut(&mut file.answer, &keep)?;
             }
         }
-        if !file.answer.row_number.is_empty() {
+        if keep_empty || !file.answer.row_number.is_empty() {
             files.push(file);
         }
     }
@@ -171,14 +172,16 @@ mod tests {
                 file(&[0], compact(&[b"\0f"])),
             ]
         };
-        let (files, statuses) = merge(answers(), 3, Some(2)).unwrap();
+        let (files, statuses) = merge(answers(), 3, Some(2), false).unwrap();
         assert_eq!(statuses, [KeyStatus::Truncated, KeyStatus::Found, KeyStatus::NotFound]);
         assert_eq!(files.len(), 2);
         assert_eq!((&files[1].answer.key_index, &files[1].answer.row_number), (&vec![0, 1], &vec![10, 12]));
         let Body::Compact(rows) = &files[1].answer.body else { panic!() };
         assert_eq!(rows.as_ref(), b"\x02\0c\x02\0e");
-        let (files, statuses) = merge(answers(), 3, None).unwrap();
+        let (files, statuses) = merge(answers(), 3, None, false).unwrap();
         assert_eq!((files.len(), statuses[0]), (3, KeyStatus::Found));
+        let (files, statuses) = merge(vec![file(&[], compact(&[]))], 3, Some(2), true).unwrap();
+        assert_eq!((files.len(), statuses), (1, vec![KeyStatus::NotFound; 3]));
     }
 
     #[test]
@@ -188,7 +191,7 @@ mod tests {
         let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
         writer.write(&batch).unwrap();
         let stream = Bytes::from(writer.into_inner().unwrap());
-        let (files, _) = merge(vec![file(&[0, 1, 0], Body::ArrowIpc(stream))], 3, Some(1)).unwrap();
+        let (files, _) = merge(vec![file(&[0, 1, 0], Body::ArrowIpc(stream))], 3, Some(1), false).unwrap();
         let Body::ArrowIpc(stream) = &files[0].answer.body else { panic!() };
         let batches: Vec<_> = StreamReader::try_new(stream.as_ref(), None).unwrap().map(Result::unwrap).collect();
         let kept = batches[0].column(0).as_any().downcast_ref::<Int64Array>().unwrap();
@@ -199,7 +202,7 @@ mod tests {
     fn damaged_rows_are_a_defect_not_a_panic() {
         for bytes in [&b"\x05ab"[..], b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x80", b"\x01a\x01"] {
             let damaged = file(&[0, 0], Body::Compact(Bytes::copy_from_slice(bytes)));
-            assert!(merge(vec![damaged], 3, Some(1)).is_err(), "{bytes:?}");
+            assert!(merge(vec![damaged], 3, Some(1), false).is_err(), "{bytes:?}");
         }
     }
 }

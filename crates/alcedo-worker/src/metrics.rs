@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::error::Error;
 use crate::histogram::Histogram;
 
 /// One number.
@@ -46,10 +47,14 @@ pub struct Metrics {
     pub shed_total: Counter,
     /// Requests that were turned away for want of memory.
     pub shed_memory_total: Counter,
-    /// Panics that were caught at a request's or a shared task's border.
+    /// Panics that were caught: at a request's or a shared task's border, or around the decoder.
     pub panics_total: Counter,
     /// File indexes that were built.
     pub opens_total: Counter,
+    /// File versions that were read anew after an error in their bytes, and were right then.
+    pub rereads_cured: Counter,
+    /// Those that came to an error again.
+    pub rereads_broken: Counter,
     /// Connections that were accepted.
     pub connections_total: Counter,
     /// Accept calls that failed; the listener goes on.
@@ -66,6 +71,20 @@ pub struct Metrics {
     pub reloads_refused_total: Counter,
     /// How long lookups took, by their outcome.
     pub lookup_seconds: LookupSeconds,
+}
+
+impl Metrics {
+    /// Counts an error over bytes that made the decoder panic.
+    pub(crate) fn count_panic(&self, error: &Error) {
+        if error.is_decoder_panic() {
+            self.panics_total.up();
+        }
+    }
+
+    /// A file version was read anew after an error in its bytes.
+    pub fn reread(&self, is_cured: bool) {
+        if is_cured { self.rereads_cured.up() } else { self.rereads_broken.up() }
+    }
 }
 
 /// How a lookup ended.

@@ -235,12 +235,21 @@ impl Source for Reader {
     async fn step<M: Machine>(&self, mut machine: M) -> Result<(M, Step<M::Output>), Error> {
         let about = |error| Error::file(&self.place.url, error);
         if machine.work_bytes() <= INLINE_WORK_BYTES {
+            #[cfg(test)]
+            crate::panics::here(&self.place.url, machine.stage(), false);
             // A panic in here is caught at the border of the request or of the shared task.
             let step = machine.step().map_err(about)?;
             return Ok((machine, step));
         }
         let (name, began) = (machine.stage(), Instant::now());
-        let done = tokio::task::spawn_blocking(move || (machine.step(), machine)).await;
+        #[cfg(test)]
+        let url = Arc::clone(&self.place.url);
+        let done = tokio::task::spawn_blocking(move || {
+            #[cfg(test)]
+            crate::panics::here(&url, machine.stage(), true);
+            (machine.step(), machine)
+        })
+        .await;
         let (step, machine) = done.map_err(|failed| match failed.try_into_panic() {
             // Goes on to the border, where it is counted like any other.
             Ok(panic) => std::panic::resume_unwind(panic),

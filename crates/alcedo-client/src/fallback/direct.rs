@@ -46,25 +46,28 @@ impl Direct<'_> {
     pub(super) async fn answer(&self, place: &Place) -> Result<Answer, Error> {
         let places = self.places(place).await?;
         let files_total = places.len();
+        // As a worker does: of a file that is named it is told also which version has no such row.
+        let is_named = matches!(places.as_slice(), [(_, None)]);
         // Boxed one by one: the compiler cannot see otherwise that all of them together may change threads.
         let opening: Vec<BoxFuture<'_, _>> =
             places.iter().map(|(place, listed)| self.open_of(place, listed.as_ref()).boxed()).collect();
         let opened: Vec<(&Place, Opened)> = stream::iter(opening).buffered(FILES_AT_ONCE).try_collect().await?;
-        let mut asked = Vec::new();
+        let (mut asked, mut files_asked) = (Vec::new(), 0);
         for (place, opened) in opened {
             let may_hold = opened.index.may_hold(&self.query);
-            if may_hold.map_err(|error| crate::file_error::error(&place.url, &error))? {
+            let may_hold = may_hold.map_err(|error| crate::file_error::error(&place.url, &error))?;
+            files_asked += usize::from(may_hold);
+            if may_hold || is_named {
                 asked.push((place, opened));
             }
         }
-        if asked.len() > MAX_CANDIDATES {
+        if files_asked > MAX_CANDIDATES {
             return Err(too_many(&place.url, "may hold the keys", MAX_CANDIDATES));
         }
-        let files_asked = asked.len();
         let asking: Vec<BoxFuture<'_, _>> =
             asked.into_iter().map(|(place, opened)| self.ask(place, opened).boxed()).collect();
         let found: Vec<_> = stream::iter(asking).buffered(FILES_AT_ONCE).try_collect().await?;
-        let (files, statuses) = self.merged(found)?;
+        let (files, statuses) = self.merged(found, is_named)?;
         let count = |files: usize| u32::try_from(files).unwrap_or(u32::MAX);
         Ok(Answer {
             files,
@@ -186,8 +189,13 @@ impl Direct<'_> {
         OriginFile::new(place, stat, self.fallback.limits.coalesce_gap_bytes, self.deadline, self.cost)
     }
 
-    /// The files' rows as one answer, within the row limit per key over all of them.
-    fn merged(&self, found: Vec<(&Place, (Arc<str>, Found))>) -> Result<(Vec<FileAnswer>, Vec<KeyStatus>), Error> {
+    /// The files' rows as one answer, within the row limit per key over all of them. Files without rows are left out
+    /// unless `keep_empty`.
+    fn merged(
+        &self,
+        found: Vec<(&Place, (Arc<str>, Found))>,
+        keep_empty: bool,
+    ) -> Result<(Vec<FileAnswer>, Vec<KeyStatus>), Error> {
         let keys = self.query.keys.len();
         let mut statuses = vec![KeyStatus::NotFound; keys];
         let mut rows_left = vec![self.query.row_limit.unwrap_or(u32::MAX); keys];
@@ -213,7 +221,7 @@ impl Direct<'_> {
                                a row limit";
                 return Err(Error::new(Kind::Unavailable, message).with_reason(Reason::NoWorker));
             }
-            if !file.rows.is_empty() {
+            if keep_empty || !file.rows.is_empty() {
                 files.push(file);
             }
         }
@@ -252,7 +260,7 @@ fn file_answer(url: &Arc<str>, version: Arc<str>, found: Found) -> Result<FileAn
     let count = found.row_number.len();
     let (values, arrow) = match found.body {
         Body::Compact(rows) => (decode_rows(&found.schema, &rows).map_err(|_| damaged())?, None),
-        Body::ArrowIpc(rows) => (vec![Vec::new(); count], Some(rows)),
+        Body::ArrowIpc(rows) => (vec![Vec::new(); count], (!rows.is_empty()).then_some(rows)),
         Body::Pages(_) => return Err(damaged()),
     };
     if values.len() != count || found.key_index.len() != count {

@@ -17,6 +17,8 @@ use crate::scripted::{PATIENCE, Server, echo, file, int_key};
 pub(crate) enum Mode {
     Answers,
     Fails(pb::Failure),
+    /// These frames, whatever comes of them.
+    Sends(Vec<reply_frame::Body>),
     /// To these keys it says nothing; to others it answers.
     IgnoresKeys(std::ops::Range<i64>),
 }
@@ -51,6 +53,11 @@ impl Acting {
                         match mode {
                             Mode::IgnoresKeys(keys) if keys.contains(&int_key(&request.keys[0])) => {}
                             Mode::Answers | Mode::IgnoresKeys(_) => session.answer(frame.id, echo(&request)).await,
+                            Mode::Sends(bodies) => {
+                                for body in bodies {
+                                    session.reply(frame.id, body).await;
+                                }
+                            }
                             Mode::Fails(failure) => {
                                 session.reply(frame.id, reply_frame::Body::Failure(failure)).await;
                             }

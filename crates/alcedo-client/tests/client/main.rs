@@ -10,6 +10,7 @@ mod fallback;
 mod files;
 mod hedges;
 mod many;
+mod parts;
 mod routing;
 mod scripted;
 mod stream;

@@ -4,6 +4,7 @@
 //! requests and bytes at the store. They must not know time: nothing here fails because a machine is slow.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod absent;
 mod bad_files;
 mod bad_questions;
 mod cache_dir;
@@ -12,12 +13,16 @@ mod command;
 mod corpus;
 mod crowd;
 mod daemon;
+mod damage;
 mod faults;
 mod forms;
+mod hostile;
+mod large;
 mod loss;
 mod machine_form;
 mod neutral;
 mod operate;
+mod output;
 mod overwrite;
 mod restart;
 mod rows;

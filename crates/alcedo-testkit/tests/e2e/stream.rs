@@ -42,12 +42,12 @@ impl Talk {
         self.send_body(id, Some(lookup_frame::Body::Request(request))).await;
     }
 
-    async fn send_body(&self, id: u64, body: Option<lookup_frame::Body>) {
+    pub(crate) async fn send_body(&self, id: u64, body: Option<lookup_frame::Body>) {
         self.frames.send(v1::LookupFrame { id, body }).await.unwrap();
     }
 
     /// The next frame. Nothing is announced twice, nor used before it is announced.
-    async fn frame(&mut self) -> v1::ReplyFrame {
+    pub(crate) async fn frame(&mut self) -> v1::ReplyFrame {
         let frame = tokio::time::timeout(PATIENCE, self.replies.message()).await.expect("a reply");
         let frame = frame.unwrap().expect("the stream goes on");
         match frame.body.as_ref().expect("a body") {
@@ -60,17 +60,18 @@ impl Talk {
                 }
                 assert!(announce.schemas.iter().all(|schema| self.schemas.insert(schema.handle)), "{announce:?}");
             }
-            reply_frame::Body::Answer(answer) => {
+            reply_frame::Body::Answer(v1::Answer { files, .. })
+            | reply_frame::Body::Part(v1::AnswerPart { files, .. }) => {
                 let known =
                     |rows: &v1::FileRows| self.files.contains(&rows.file) && self.schemas.contains(&rows.schema);
-                assert!(answer.files.iter().all(known), "{answer:?}");
+                assert!(files.iter().all(known), "{:?}, {:?}", self.files, self.schemas);
             }
             reply_frame::Body::Failure(_) => {}
         }
         frame
     }
 
-    /// The next answer or failure.
+    /// The next answer or failure, or part of an answer.
     pub(crate) async fn reply(&mut self) -> v1::ReplyFrame {
         loop {
             let frame = self.frame().await;
@@ -92,7 +93,7 @@ impl Talk {
         }
     }
 
-    async fn failure(&mut self, id: u64) -> (Code, Reason, String) {
+    pub(crate) async fn failure(&mut self, id: u64) -> (Code, Reason, String) {
         let frame = self.reply().await;
         let Some(reply_frame::Body::Failure(failure)) = frame.body else { panic!("{frame:?}") };
         assert_eq!(frame.id, id);

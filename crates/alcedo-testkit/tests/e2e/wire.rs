@@ -53,6 +53,7 @@ async fn golden_frames(cluster: &TestCluster) -> String {
             let kind = match frame.body.as_ref().expect("a body") {
                 reply_frame::Body::Announce(_) => "announce",
                 reply_frame::Body::Answer(_) => "answer",
+                reply_frame::Body::Part(part) => panic!("{part:?}"),
                 reply_frame::Body::Failure(failure) => panic!("{failure:?}"),
             };
             let hex: String = frame.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();

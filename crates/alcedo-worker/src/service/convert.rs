@@ -6,20 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alcedo_lookup::answer::{Body, Form, KeyStatus, Pages};
+use alcedo_lookup::answer::{Form, KeyStatus, Pages};
 use alcedo_lookup::key::Key;
-use alcedo_lookup::rows::decode_rows;
 use alcedo_lookup::search::Query;
 use alcedo_lookup::value::Value;
 use alcedo_proto::v1::{self, AnswerForm, key, value};
 use tokio::time::Instant;
 
 use super::handles::Handles;
+use super::parts::Parts;
 use crate::cost::{Cost, Origin};
 use crate::error::Error;
 use crate::indexes::OpenFile;
 use crate::lookups::{Answer, Lookup};
-use crate::merge::FileRows;
 use crate::reader::FileVersion;
 
 /// The question that a message asks, and the form that its answer has on the wire.
@@ -65,15 +64,15 @@ pub(super) fn timeout(timeout_us: u64) -> Option<Duration> {
     (timeout_us > 0).then(|| Duration::from_micros(timeout_us))
 }
 
-/// The answer's message; new handles wait in `handles` to be announced.
+/// The answer's message or messages, of about `part_bytes` each; new handles wait in `handles` to be announced.
 pub(super) fn answer(
     answer: Answer,
     cost: &Cost,
     form: AnswerForm,
     ring_epoch: u64,
     handles: &mut Handles,
-) -> Result<v1::Answer, Error> {
-    let files = answer.files.into_iter().map(|file| file_rows(file, form, handles)).collect::<Result<_, _>>()?;
+    part_bytes: usize,
+) -> Parts {
     let status = |status: &KeyStatus| match status {
         KeyStatus::NotFound => v1::KeyStatus::NotFound.into(),
         KeyStatus::Found => v1::KeyStatus::Found.into(),
@@ -84,8 +83,8 @@ pub(super) fn answer(
         Origin::PageStore => v1::Source::PageStore,
         Origin::ObjectStore => v1::Source::Origin,
     };
-    Ok(v1::Answer {
-        files,
+    let end = v1::Answer {
+        files: Vec::new(),
         statuses: answer.statuses.iter().map(status).collect(),
         ring_epoch,
         source: source.into(),
@@ -94,35 +93,13 @@ pub(super) fn answer(
         origin_gets: cost.origin_gets(),
         origin_bytes: cost.origin_bytes(),
         trace: cost.is_traced().then(|| trace(cost, answer.notes)),
-    })
-}
-
-fn file_rows(file: FileRows, form: AnswerForm, handles: &mut Handles) -> Result<v1::FileRows, Error> {
-    let FileRows { version, answer } = file;
-    let mut rows = v1::FileRows {
-        file: handles.file(&version),
-        schema: handles.schema(&answer.schema),
-        row_number: answer.row_number,
-        ..v1::FileRows::default()
+        parts: 0,
     };
-    if answer.key_index.iter().any(|key| *key != 0) {
-        rows.key_index = answer.key_index;
-    }
-    match answer.body {
-        Body::Compact(bytes) if form == AnswerForm::TypedValues => {
-            let bug = |_| Error::Bug { subject: version.stat.url.to_string(), what: "an answer's rows are damaged" };
-            let decoded = decode_rows(&answer.schema, &bytes).map_err(bug)?;
-            let row = |row: Vec<Value>| v1::TypedRow { values: row.into_iter().map(value).collect() };
-            rows.typed = decoded.into_iter().map(row).collect();
-        }
-        Body::Compact(bytes) => rows.compact = bytes,
-        Body::ArrowIpc(bytes) => rows.arrow_ipc = bytes,
-        Body::Pages(body) => rows.pages = Some(pages(body)),
-    }
-    Ok(rows)
+    Parts::new(end, answer.files, form, handles, part_bytes)
 }
 
-fn pages(pages: Pages) -> v1::Pages {
+/// Data pages as a message.
+pub(super) fn pages(pages: Pages) -> v1::Pages {
     let page = |page: alcedo_lookup::answer::DataPage| v1::DataPage {
         first_row: page.first_row,
         rows: page.rows,
@@ -146,7 +123,8 @@ fn pages(pages: Pages) -> v1::Pages {
     }
 }
 
-fn value(value: Value) -> v1::Value {
+/// A value that any client can print.
+pub(super) fn value(value: Value) -> v1::Value {
     let list = |values: Vec<Value>| v1::ValueList { values: values.into_iter().map(self::value).collect() };
     let kind = match value {
         Value::Null => value::Kind::Null(true),
@@ -231,9 +209,7 @@ pub(super) fn prefix_info(url: &str) -> v1::FileInfo {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use alcedo_lookup::answer::FileAnswer;
-    use alcedo_lookup::schema::{Column, RowSchema};
-    use alcedo_origin::{ContentVersion, FileStat};
+    use crate::service::parts::Next;
 
     fn request(keys: Vec<Option<key::Kind>>) -> v1::LookupRequest {
         let keys = keys.into_iter().map(|kind| v1::Key { kind }).collect();
@@ -259,56 +235,6 @@ mod tests {
         assert!(refused(None).to_string().starts_with("key 1: it has no value"));
     }
 
-    fn rows(types: &[&str], compact: &'static [u8], key_index: Vec<u32>) -> FileRows {
-        let column = |(i, ty): (usize, &&str)| Column { name: format!("c{i}"), ty: ty.parse().unwrap() };
-        let schema = Arc::new(RowSchema { columns: types.iter().enumerate().map(column).collect() });
-        let stat = FileStat {
-            url: "s3://lake/a".into(),
-            version: ContentVersion::new("e:1"),
-            etag: None,
-            size: 9,
-            modified_us: 0,
-        };
-        let (row_number, statuses) = ((0..key_index.len() as u64).collect(), vec![KeyStatus::Found]);
-        let body = Body::Compact(compact.into());
-        let answer = FileAnswer { schema, key_index, row_number, statuses, body, notes: vec![] };
-        FileRows { version: FileVersion::new(stat), answer }
-    }
-
-    #[test]
-    fn typed_values_follow_the_contract() {
-        let types =
-            ["bool", "date32", "uint8", "string", "uuid", "decimal(9,2)", "list<int8>", "map<string,bool>", "null"];
-        let row: &[u8] = b"\x00\x01\x01\x07\0\0\0\xff\x02hi\x6f\x1c\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\
-            \x1e\xfb\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02\x02\x05\x01\0\x01k\0\x01";
-        let mut bytes = vec![row.len() as u8];
-        bytes.extend_from_slice(row);
-        let bytes: &'static [u8] = Box::leak(bytes.into_boxed_slice());
-        let mut handles = Handles::default();
-        let typed = file_rows(rows(&types, bytes, vec![0]), AnswerForm::TypedValues, &mut handles).unwrap();
-        let kinds: Vec<value::Kind> = typed.typed[0].values.iter().map(|value| value.kind.clone().unwrap()).collect();
-        assert_eq!(kinds[..3], [value::Kind::Bool(true), value::Kind::Int(7), value::Kind::Uint(255)]);
-        assert_eq!(kinds[3], value::Kind::String("hi".to_owned()));
-        assert_eq!(kinds[4], value::Kind::String("6f1c0000-0000-0000-0000-000000000001".to_owned()));
-        assert_eq!(kinds[5], value::Kind::String("-12.50".to_owned()));
-        let value::Kind::List(list) = &kinds[6] else { panic!() };
-        assert_eq!(list.values[1].kind, Some(value::Kind::Null(true)));
-        let value::Kind::Map(map) = &kinds[7] else { panic!() };
-        assert_eq!((map.keys.len(), map.values[0].kind.clone()), (1, Some(value::Kind::Bool(true))));
-        assert_eq!(kinds[8], value::Kind::Null(true));
-        assert!(typed.compact.is_empty() && typed.key_index.is_empty());
-    }
-
-    #[test]
-    fn key_indexes_are_sent_only_where_they_say_something() {
-        let mut handles = Handles::default();
-        let sent = |key_index, handles: &mut Handles| {
-            file_rows(rows(&["bool"], b"\x02\0\x01\x02\0\x01", key_index), AnswerForm::CompactRows, handles).unwrap()
-        };
-        assert!(sent(vec![0, 0], &mut handles).key_index.is_empty());
-        assert_eq!(sent(vec![0, 1], &mut handles).key_index, [0, 1]);
-    }
-
     #[test]
     fn a_traced_cost_becomes_stages() {
         let cost = Cost::new(true);
@@ -331,7 +257,8 @@ mod tests {
             files_asked: 2,
             notes: vec![],
         };
-        let message = answer(empty, &cost, AnswerForm::CompactRows, 7, &mut Handles::default()).unwrap();
+        let mut parts = answer(empty, &cost, AnswerForm::CompactRows, 7, &mut Handles::default(), usize::MAX);
+        let Next::End(message) = parts.next().unwrap() else { panic!("an empty answer has parts") };
         assert_eq!((message.origin_gets, message.origin_bytes, message.source()), (1, 10, v1::Source::Origin));
         assert_eq!((message.files_total, message.files_asked, message.ring_epoch), (3, 2, 7));
         let trace = message.trace.unwrap();

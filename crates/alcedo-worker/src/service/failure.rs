@@ -102,7 +102,8 @@ fn sort_origin(kind: ErrorKind) -> (Code, Reason) {
 fn sort_file(error: &FileError) -> (Code, Reason) {
     match error {
         FileError::NotParquet(_) => (Code::FailedPrecondition, Reason::NotParquet),
-        FileError::Corrupt(_) => (Code::FailedPrecondition, Reason::Corrupt),
+        // The decoder gave up in its own way over bytes that make no sense.
+        FileError::Corrupt(_) | FileError::DecoderPanicked(_) => (Code::FailedPrecondition, Reason::Corrupt),
         FileError::Checksum(_) => (Code::DataLoss, Reason::Checksum),
         FileError::Unsupported(_) => (Code::FailedPrecondition, Reason::Unsupported),
         FileError::Encrypted(_) => (Code::FailedPrecondition, Reason::Encrypted),
@@ -200,6 +201,7 @@ mod tests {
             (Error::EmptyPrefix { url: url.clone() }, Code::NotFound, Reason::EmptyPrefix),
             (file(FileError::NotParquet("x".into())), Code::FailedPrecondition, Reason::NotParquet),
             (file(FileError::Checksum("x".into())), Code::DataLoss, Reason::Checksum),
+            (file(FileError::DecoderPanicked("x".into())), Code::FailedPrecondition, Reason::Corrupt),
             (Error::VersionChanged { url: url.clone() }, Code::Aborted, Reason::VersionChanged),
             (Error::Cancelled, Code::Cancelled, Reason::Cancelled),
             (Error::from(alcedo_origin::Error::NotFound { url: url.clone() }), Code::NotFound, Reason::NoSuchFile),

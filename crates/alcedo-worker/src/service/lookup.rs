@@ -6,15 +6,22 @@ use std::sync::Arc;
 
 use alcedo_proto::v1::lookup_service_server::LookupService;
 use alcedo_proto::v1::{self, AnswerForm};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::failure::status;
 use super::handles::Handles;
+use super::parts::Next;
 use super::stream::{QUEUED_REPLIES, serve};
-use super::{Door, call_timeout, convert};
+use super::{Answered, Door, call_timeout, convert};
 use crate::connection::Line;
+use crate::error::Error;
+
+/// Largest unary answer: what gRPC clients take unless they are told otherwise, in nearly every language. A larger one
+/// would be computed, sent, and then refused there with a message about gRPC instead of one about the lookup.
+const MAX_UNARY_BYTES: usize = 4 << 20;
 
 /// `alcedo.v1.LookupService`.
 pub(super) struct LookupDoor {
@@ -30,6 +37,21 @@ impl LookupDoor {
     }
 }
 
+/// A unary answer, if it is not too large. No more of it is encoded than is needed to see that.
+fn whole(answered: Answered, epoch: u64) -> Result<v1::LookupResponse, Error> {
+    let mut handles = Handles::default();
+    let Answered { answer, cost, form } = answered;
+    let mut parts = convert::answer(answer, &cost, form, epoch, &mut handles, MAX_UNARY_BYTES);
+    let url = parts.subject();
+    let response = match parts.next()? {
+        Next::End(answer) => Some(v1::LookupResponse { announce: handles.announce(), answer: Some(answer) }),
+        Next::Part(_) => None,
+    };
+    let unit = "bytes, the most of a unary call (LookupStream returns larger ones)";
+    let too_large = || Error::AnswerTooLarge { url: url.into(), limit: MAX_UNARY_BYTES, unit };
+    response.filter(|response| response.encoded_len() <= MAX_UNARY_BYTES).ok_or_else(too_large)
+}
+
 #[tonic::async_trait]
 impl LookupService for LookupDoor {
     async fn lookup(&self, request: Request<v1::LookupRequest>) -> Result<Response<v1::LookupResponse>, Status> {
@@ -38,12 +60,8 @@ impl LookupService for LookupDoor {
         let request = request.into_inner();
         let deadline = door.admission.deadline(convert::timeout(request.timeout_us), call);
         let answered = Box::pin(door.lookup(request, AnswerForm::TypedValues, deadline)).await;
-        let answered = answered.map_err(|error| status(&error))?;
-        let mut handles = Handles::default();
-        let epoch = door.membership.epoch();
-        let answer = convert::answer(answered.answer, &answered.cost, answered.form, epoch, &mut handles);
-        let answer = Some(answer.map_err(|error| status(&error))?);
-        Ok(Response::new(v1::LookupResponse { announce: handles.announce(), answer }))
+        let response = answered.and_then(|answered| door.encoded(|| whole(answered, door.membership.epoch())));
+        response.map(Response::new).map_err(|error| status(&error))
     }
 
     type LookupStreamStream = ReceiverStream<Result<v1::ReplyFrame, Status>>;

@@ -9,6 +9,7 @@ mod failure;
 mod files;
 mod handles;
 mod lookup;
+mod parts;
 mod stream;
 
 use std::panic::AssertUnwindSafe;
@@ -133,6 +134,15 @@ impl Door {
             (true, _) => Outcome::Miss,
         };
         Ok(Answered { answer, cost, form })
+    }
+
+    /// The end of a lookup: its answer becomes a message, on the task that serves a whole stream or connection. A panic
+    /// in it is this request's error only.
+    fn encoded<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            self.metrics.panics_total.up();
+            Err(Error::Bug { subject: "an answer".to_owned(), what: "encoding it panicked" })
+        })
     }
 
     /// Other work than lookups, by its deadline and within one permit.

@@ -291,7 +291,7 @@ async fn requests_of_a_stream_are_cancelled_timed_out_and_refused_one_by_one() {
     while outcomes.len() < 4 {
         let reply = replies.message().await.unwrap().unwrap();
         match reply.body.unwrap() {
-            reply_frame::Body::Announce(_) => {}
+            reply_frame::Body::Announce(_) | reply_frame::Body::Part(_) => {}
             reply_frame::Body::Answer(_) => outcomes.push((reply.id, None)),
             reply_frame::Body::Failure(failure) => outcomes.push((reply.id, Some(failure.detail.unwrap().reason()))),
         }

@@ -237,6 +237,7 @@ impl Get<'_> {
                 self.printer.add_arrow(&file.url, stream)?;
                 continue;
             }
+            // A file that was named is told also where it has no such row, and its columns with it.
             let set = self.printer.rows();
             let at = set.add_file(&file.url, &file.version, &file.schema);
             for row in file.rows {

@@ -72,7 +72,7 @@ impl Raw {
     /// # Errors
     /// The rows have more than one column.
     pub(crate) fn batch(&mut self, set: &RowSet) -> Result<Vec<u8>, Failure> {
-        if set.columns().len() > 1 {
+        if set.columns().len() > 1 && !set.rows().is_empty() {
             let error = format!("-o raw prints one column, and the rows have {}", set.columns().len());
             return Err(Failure::usage(error).hint("choose it with --select COLUMN"));
         }

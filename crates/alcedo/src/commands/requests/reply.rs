@@ -56,7 +56,8 @@ pub(super) fn rows(answer: &Answer) -> Json {
             row_numbers.push(row.row_number);
         }
     }
-    let first = files.first();
+    // A file that was named has a version and columns also where it has no such row.
+    let first = files.first().copied().or_else(|| answer.files.iter().find(|file| file.rows.is_empty()));
     let mut line = json!({
         "rows": rows,
         "types": first.map_or_else(Vec::new, |file| types(file)),
@@ -170,10 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn no_rows_name_no_version() {
+    fn no_rows_name_a_version_only_where_one_file_was_asked() {
         let wanted = r#"{"rows":[],"types":[],"row_numbers":[],"version":""}"#;
         assert_eq!(rows(&answer(Vec::new())).to_string(), wanted);
         assert_eq!(rows(&answer(vec![file("a", "int8", &[(1, 4, 1)])])).to_string(), wanted);
+        let named = r#"{"rows":[],"types":["int8"],"row_numbers":[],"version":"v of a"}"#;
+        assert_eq!(rows(&answer(vec![file("a", "int8", &[])])).to_string(), named);
     }
 
     #[test]

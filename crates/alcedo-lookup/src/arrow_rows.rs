@@ -106,6 +106,17 @@ fn mismatch(array: &ArrayRef) -> Error {
     Error::Unsupported(format!("values read as {}", array.data_type()))
 }
 
+fn duration(out: &mut Fields, array: &ArrayRef, unit: Unit, row: usize) -> Result<(), Error> {
+    match unit {
+        // Stored as plain integers: the parquet crate is not told that they are durations.
+        _ if *array.data_type() == DataType::Int64 => number::<Int64Type>(out, array, row),
+        Unit::Second => number::<DurationSecondType>(out, array, row),
+        Unit::Millisecond => number::<DurationMillisecondType>(out, array, row),
+        Unit::Microsecond => number::<DurationMicrosecondType>(out, array, row),
+        Unit::Nanosecond => number::<DurationNanosecondType>(out, array, row),
+    }
+}
+
 fn write_value(out: &mut Fields, array: &ArrayRef, ty: &Type, row: usize) -> Result<(), Error> {
     match ty {
         Type::Bool => out.bytes.push(array.as_boolean_opt().ok_or_else(|| mismatch(array))?.value(row).into()),
@@ -134,14 +145,7 @@ fn write_value(out: &mut Fields, array: &ArrayRef, ty: &Type, row: usize) -> Res
             Unit::Microsecond => number::<TimestampMicrosecondType>(out, array, row)?,
             Unit::Nanosecond => number::<TimestampNanosecondType>(out, array, row)?,
         },
-        // Stored as plain integers: the parquet crate is not told that they are durations.
-        Type::Duration(_) if *array.data_type() == DataType::Int64 => number::<Int64Type>(out, array, row)?,
-        Type::Duration(unit) => match unit {
-            Unit::Second => number::<DurationSecondType>(out, array, row)?,
-            Unit::Millisecond => number::<DurationMillisecondType>(out, array, row)?,
-            Unit::Microsecond => number::<DurationMicrosecondType>(out, array, row)?,
-            Unit::Nanosecond => number::<DurationNanosecondType>(out, array, row)?,
-        },
+        Type::Duration(unit) => duration(out, array, *unit, row)?,
         // Few digits in many bytes.
         Type::Decimal { precision, .. }
             if *precision <= DECIMAL128_PRECISION && array.as_primitive_opt::<Decimal256Type>().is_some() =>

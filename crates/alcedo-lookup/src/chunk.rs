@@ -11,10 +11,11 @@ use bytes::Bytes;
 use crate::codec::Codec;
 use crate::data_page::{count_rows, inflate};
 use crate::error::Error;
-use crate::footer::{Chunk, ColumnIndex, PageLocation, read_offset_index};
+use crate::footer::Chunk;
 use crate::key_column::{Bounds, KeyColumn, Probes};
 use crate::limits::Limits;
 use crate::page_header::{MAX_HEADER_BYTES, PageHeader, PageKind};
+use crate::page_index::{ColumnIndex, PageLocation, read_offset_index};
 
 /// Where the pages of one column chunk are.
 #[derive(Debug, Clone)]

@@ -149,7 +149,8 @@ impl FetchedGroup<'_> {
         held <= self.limits.inflate_bytes && values <= self.value_bytes()
     }
 
-    /// Sees that a root column of these leaves can be read within the bounds. Gives the dictionaries that it had to inflate for that.
+    /// Sees that a root column of these leaves can be read within the bounds. Gives the dictionaries that it had to
+    /// inflate for that.
     pub(crate) fn check_root(&self, leaves: &[usize], rows: &[u64]) -> Result<BTreeMap<usize, Page>, Stop> {
         let mut dictionaries = BTreeMap::new();
         let mut held = 0_usize;

@@ -1,7 +1,7 @@
 //! Which rows of a key column's data pages hold a key: the only place where stored keys are compared with asked ones.
 //!
-//! Pages are hostile: a page of a few bytes may stand for billions of equal values, or for values that share a prefix of
-//! megabytes. So values are decoded some thousand at a time, and rows that nobody can be given are not kept.
+//! Pages are hostile: a page of a few bytes may stand for billions of equal values, or for values that share a prefix
+//! of megabytes. So values are decoded some thousand at a time, and rows that nobody can be given are not kept.
 
 use parquet::basic::Encoding;
 use parquet::column::page::Page;

@@ -69,6 +69,8 @@ mod page_check;
 #[cfg(feature = "parquet")]
 mod page_header;
 #[cfg(feature = "parquet")]
+mod page_index;
+#[cfg(feature = "parquet")]
 mod page_place;
 #[cfg(feature = "parquet")]
 mod probe;

@@ -1,7 +1,8 @@
 //! Rows of the answer's columns, read from fetched data pages by the parquet crate's array readers.
 //!
-//! Of each leaf one data page at a time is inflated. Where all columns together stay within the bounds of `fetched_group`
-//! they are read with one reader; else root column by root column, in as few batches of rows as the bounds allow.
+//! Of each leaf one data page at a time is inflated. Where all columns together stay within the bounds of
+//! `fetched_group` they are read with one reader; else root column by root column, in as few batches of rows as the
+//! bounds allow.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

@@ -21,7 +21,8 @@ const BLOCK_BYTES: u64 = 32;
 /// The questions to one filter.
 pub(crate) struct Sieve {
     place: BloomPlace,
-    /// What a stored form of each key hashes to, in the order of the probes' points; none for keys that cannot be asked.
+    /// What a stored form of each key hashes to, in the order of the probes' points; none for keys that cannot be
+    /// asked.
     hashes: Vec<Option<Vec<u64>>>,
 }
 

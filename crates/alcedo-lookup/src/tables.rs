@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::chunk::{Learning, PageTable, Place};
 use crate::error::{Error, shown};
 use crate::fetched::{Fetched, Wanted};
-use crate::footer::read_column_index;
+use crate::page_index::read_column_index;
 use crate::search::Plan;
 
 /// Page tables by leaf, as one search of one row group comes to know them.

@@ -125,8 +125,8 @@ fn intervals_are_found_and_answered_as_their_bytes() {
 
 #[test]
 fn leaves_of_one_struct_are_answered_in_the_order_that_was_asked() {
-    let schema = "message m { required int64 k; required group s { required int64 a; optional group t { required int64 b; \
-                  optional binary c (UTF8); } required int64 d; } required int64 last; }";
+    let schema = "message m { required int64 k; required group s { required int64 a; optional group t { \
+                  required int64 b; optional binary c (UTF8); } required int64 d; } required int64 last; }";
     let file = written(schema, |writer| {
         let mut group = writer.next_row_group().unwrap();
         for (i, levels) in [None, None, Some(vec![1_i16, 0]), Some(vec![2, 0]), None, None].into_iter().enumerate() {

@@ -152,22 +152,37 @@ fn many_leaves_that_inflate_to_much_are_read_one_after_the_other() {
     assert!(grown < 400, "{grown} MiB");
 }
 
+/// Value columns of every kind.
+const COLUMNS: [&str; 12] = [
+    "required boolean v;",
+    "optional int32 v;",
+    "required int64 v;",
+    "optional int96 v;",
+    "required float v;",
+    "optional double v (TIMESTAMP_MILLIS);",
+    "optional binary v (UTF8);",
+    "required fixed_len_byte_array(7) v;",
+    "optional fixed_len_byte_array(9) v (DECIMAL(18,2));",
+    "optional binary v (DECIMAL(9,2));",
+    "repeated int32 v;",
+    "optional group v (LIST) { repeated group list { optional binary element (JSON); } }",
+];
+
+/// Every encoding that there is.
+const ENCODINGS: [i32; 9] = [
+    PLAIN,
+    2,
+    RLE,
+    BIT_PACKED,
+    DELTA_BINARY_PACKED,
+    DELTA_LENGTH_BYTE_ARRAY,
+    DELTA_BYTE_ARRAY,
+    RLE_DICTIONARY,
+    BYTE_STREAM_SPLIT,
+];
+
 #[test]
 fn random_bytes_in_every_encoding_are_an_error_or_rows() {
-    let columns = [
-        "required boolean v;",
-        "optional int32 v;",
-        "required int64 v;",
-        "optional int96 v;",
-        "required float v;",
-        "optional double v (TIMESTAMP_MILLIS);",
-        "optional binary v (UTF8);",
-        "required fixed_len_byte_array(7) v;",
-        "optional fixed_len_byte_array(9) v (DECIMAL(18,2));",
-        "optional binary v (DECIMAL(9,2));",
-        "repeated int32 v;",
-        "optional group v (LIST) { repeated group list { optional binary element (JSON); } }",
-    ];
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
         state ^= state << 13;
@@ -176,18 +191,8 @@ fn random_bytes_in_every_encoding_are_an_error_or_rows() {
         state
     };
     let (mut panicked, mut read) = (0, 0);
-    for column in columns.iter().filter(|column| !column.contains("double v (")) {
-        for encoding in [
-            PLAIN,
-            2,
-            RLE,
-            BIT_PACKED,
-            DELTA_BINARY_PACKED,
-            DELTA_LENGTH_BYTE_ARRAY,
-            DELTA_BYTE_ARRAY,
-            RLE_DICTIONARY,
-            BYTE_STREAM_SPLIT,
-        ] {
+    for column in COLUMNS.iter().filter(|column| !column.contains("double v (")) {
+        for encoding in ENCODINGS {
             for case in 0..60 {
                 let length = next() % 70;
                 // Small numbers are more often lengths that nearly fit.

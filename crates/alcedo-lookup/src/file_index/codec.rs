@@ -14,9 +14,10 @@ use std::sync::{Arc, PoisonError};
 use super::FileIndex;
 use crate::chunk::PageTable;
 use crate::error::Error;
-use crate::footer::{self, Bound, Chunk, Footer, MAX_BOUND_BYTES, PageLocation, RowGroup, Stats};
+use crate::footer::{self, Bound, Chunk, Footer, MAX_BOUND_BYTES, RowGroup, Stats};
 use crate::key_column::Bounds;
 use crate::limits::Limits;
+use crate::page_index::PageLocation;
 use crate::probe::Point;
 use crate::schema_tree::SchemaTree;
 

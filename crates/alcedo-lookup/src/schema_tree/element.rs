@@ -25,8 +25,8 @@ const INTERVAL_BYTES: i32 = 12;
 
 /// Units in the order of Arrow's `TimeUnit`.
 const UNITS: [Unit; 4] = [Unit::Second, Unit::Millisecond, Unit::Microsecond, Unit::Nanosecond];
-/// A field of our own in a `SchemaElement`, which every other reader passes over: the column is a duration of this unit,
-/// counted as in Arrow's format (seconds 0 to nanoseconds 3).
+/// A field of our own in a `SchemaElement`, which every other reader passes over: the column is a duration of this
+/// unit, counted as in Arrow's format (seconds 0 to nanoseconds 3).
 const DURATION: i16 = 20_001;
 
 /// A `SchemaElement` as the file has it.
@@ -68,8 +68,8 @@ impl Element {
         Ok(element)
     }
 
-    /// A leaf's bytes with the mark that it is a duration. `bytes` are those that it was read from, with the stop byte at
-    /// their end.
+    /// A leaf's bytes with the mark that it is a duration. `bytes` are those that it was read from, with the stop byte
+    /// at their end.
     pub(super) fn marked(bytes: &[u8], unit: Unit) -> Vec<u8> {
         let code = UNITS.iter().position(|known| *known == unit).unwrap_or_default();
         let mut marked = bytes[..bytes.len().saturating_sub(1)].to_vec();

@@ -28,8 +28,7 @@ const BORDERS: [i64; 14] = [
     1 << 62,
 ];
 
-/// Numbers by splitmix64: the same for the same seed on every machine
-/// (<https://prng.di.unimi.it/splitmix64.c>).
+/// Numbers by splitmix64 (Steele, Lea and Flood, 2014): the same for the same seed on every machine.
 struct Numbers(u64);
 
 impl Numbers {

@@ -209,7 +209,7 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     key(
         "lookup.broken_ttl",
         Duration,
-        "\"1m\"",
+        "\"10s\"",
         "For how long it is believed that a file, or a part of it, is broken at the origin, where it was read twice.",
     ),
     key("connections.max", Count, "4096", "Open connections at most; more wait to be accepted."),

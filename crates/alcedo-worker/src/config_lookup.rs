@@ -114,7 +114,7 @@ impl Default for LookupConfig {
             row_bytes: limits.row_bytes,
             inflate_bytes: limits.inflate_bytes,
             learn_bytes: limits.learn_bytes,
-            broken_ttl: Duration::from_secs(60),
+            broken_ttl: Duration::from_secs(10),
         }
     }
 }

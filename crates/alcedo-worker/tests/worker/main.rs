@@ -167,6 +167,7 @@ async fn a_listed_file_that_was_overwritten_or_replaced_is_noticed_within_the_sa
     let mut settings = config(1);
     // Nothing but indexes and listings is kept, so every lookup meets the origin as it is now.
     settings.cache.pages_bytes = 0;
+    settings.lookup.broken_ttl = Duration::from_millis(100);
     let served = serve_with(store.clone(), Freshness::Ttl { soft: hour, hard: hour }, settings);
     let rows = async |path, id| served.lookup(ask(path, &[id])).await.map(|found| names(&found.answer.unwrap()));
     assert_eq!(rows("lake/users/sub/", 250).await.unwrap(), ["name-250"]);

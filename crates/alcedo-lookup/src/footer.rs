@@ -433,6 +433,7 @@ fn read_stats(reader: &mut Reader<'_>) -> Result<Option<Stats>, Error> {
 mod tests {
     use super::*;
     use crate::page_index::{read_column_index, read_offset_index};
+    use crate::thrift::TRUE;
 
     /// Where the footer of the files below starts.
     const DATA_END: u64 = 1_000;

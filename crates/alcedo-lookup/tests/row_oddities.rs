@@ -1,4 +1,5 @@
-//! What other writers make and the Arrow writer does not: old layouts, odd codecs, INT96; and errors that name the page.
+//! What other writers make and the Arrow writer does not: old layouts, odd codecs, INT96; and errors that name the
+//! page.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod chunks;

@@ -1,7 +1,7 @@
 //! pyarrow and DuckDB on the same files: they find what must be found, or the difference is known and explained.
 //!
-//! Knows the peers' program `tests/py/agree.py`. The known differences stand in `tests/py/peers_known.py`, each with its
-//! reason, and for readers in docs/FORMATS.md, "How peers differ".
+//! Knows the peers' program `tests/py/agree.py`. The known differences stand in `tests/py/peers_known.py`, each with
+//! its reason, and for readers in docs/FORMATS.md, "How peers differ".
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -228,6 +228,8 @@ impl<'a> Tries<'a> {
         match self.failure.take() {
             Some(error) => error,
             None if self.refusals.is_empty() => self.deadline.passed("choosing a worker"),
+            // Who had no time for more than a refusal was refused by the deadline.
+            None if self.deadline.remaining().is_zero() => self.deadline.passed("reaching a worker"),
             None => no_worker(&self.refusals),
         }
     }

@@ -205,7 +205,8 @@ impl Writing {
         }
         let described = format!(
             "{compression:?}, v2 {v2}, {statistics:?} statistics cut at {cut:?} and {index_cut:?}, pages of \
-             {page_rows} rows or {page_bytes} bytes, batches of {batch}, dictionary {dictionary} up to {dictionary_bytes}, \
+             {page_rows} rows or {page_bytes} bytes, batches of {batch}, dictionary {dictionary} up to \
+             {dictionary_bytes}, \
              bloom {bloom}, offset index {offset_index}, encodings {encodings:?}"
         );
         Self { properties: builder.build(), described }

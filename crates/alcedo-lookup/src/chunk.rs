@@ -7,9 +7,10 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use parquet::schema::types::ColumnDescPtr;
 
 use crate::codec::Codec;
-use crate::data_page::{count_rows, inflate};
+use crate::data_page::{count_rows, read_page};
 use crate::error::Error;
 use crate::footer::Chunk;
 use crate::key_column::{Bounds, KeyColumn, Probes};
@@ -147,7 +148,7 @@ pub(crate) struct Place<'a> {
     /// Rows of the row group.
     pub(crate) rows: u64,
     pub(crate) codec: Codec,
-    pub(crate) max_rep_level: i16,
+    pub(crate) column: ColumnDescPtr,
 }
 
 /// A page table in the making: a walk over a chunk's page headers, window by window, so that a chunk of any size is
@@ -182,7 +183,7 @@ impl Learning {
     /// Whether the table is complete: all rows are found, or the chunk ends. Levels may go on after the last row
     /// started, so a repeated column is complete when its values are.
     fn is_complete(&self, at: &Place<'_>) -> bool {
-        let all_rows = self.rows >= at.rows && (at.max_rep_level == 0 || self.values >= at.chunk.values);
+        let all_rows = self.rows >= at.rows && (at.column.max_rep_level() == 0 || self.values >= at.chunk.values);
         self.next >= self.chunk.end || all_rows
     }
 
@@ -250,11 +251,11 @@ impl Learning {
             }
             PageKind::Dictionary | PageKind::Other => Counted::NoData,
             PageKind::DataV2 { rows, .. } => Counted::Rows(rows.into()),
-            PageKind::DataV1 { .. } if at.max_rep_level == 0 => Counted::Rows(header.values.into()),
+            PageKind::DataV1 { .. } if at.column.max_rep_level() == 0 => Counted::Rows(header.values.into()),
             PageKind::DataV1 { .. } => {
                 let Some(page) = rest.get(..header.total_bytes()) else { return Ok(Counted::NeedsBody) };
-                let page = inflate(&Bytes::copy_from_slice(page), at.codec, limits)?;
-                let (rows, starts_row) = count_rows(&page, at.max_rep_level)?;
+                let page = read_page(&Bytes::copy_from_slice(page), at.codec, &at.column, limits)?;
+                let (rows, starts_row) = count_rows(&page, at.column.max_rep_level())?;
                 self.aligned &= starts_row;
                 Counted::Rows(rows as u64)
             }

@@ -134,7 +134,7 @@ impl Tables {
             chunk,
             rows: plan.index.groups[self.group].rows,
             codec: chunk.codec()?,
-            max_rep_level: plan.index.schema().column(leaf).max_rep_level(),
+            column: plan.index.schema().column(leaf),
         };
         let learning = self.learning.entry(leaf).or_insert_with(|| Learning::new(range));
         loop {

@@ -183,6 +183,18 @@ fn bit_packed_levels_are_read_from_their_highest_bit() {
 }
 
 #[test]
+fn bit_packed_repetition_levels_say_where_rows_start() {
+    // Repetition levels 0 1 | 0 | 0 1 1, definition levels 1 throughout, then six values: three rows.
+    let numbers: Vec<u8> = (1..=6_i32).flat_map(i32::to_le_bytes).collect();
+    let body = [&[0b0100_1100, 0b1111_1100][..], &numbers].concat();
+    let pages = Column::plain(6, vec![v1(6, PLAIN, BIT_PACKED, body.len(), &body)]);
+    let file = beside("repeated int32 l;", 3, pages);
+    let list = |numbers: &[i64]| Value::List(numbers.iter().map(|number| Value::Int(*number)).collect());
+    assert_eq!(values(&file, &[0, 1, 2]).unwrap().1, [list(&[1, 2]), list(&[3]), list(&[4, 5, 6])]);
+    assert_eq!(values(&file, &[1]).unwrap().1, [list(&[3])]);
+}
+
+#[test]
 fn pages_without_values_are_read() {
     let levels = [6, 0];
     let null = |page| beside("optional binary v;", 3, Column::with_dictionary(3, vec![dictionary(0, 0, &[]), page]));

@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const PEERS: [&str; 2] = ["pyarrow", "DuckDB"];
 
 /// Asks both peers at most so many lookups of each file; returns the known differences that were seen.
+#[allow(clippy::print_stdout)] // How much was compared.
 async fn compare(corpus: &Path, most: &str, faults: &mut Vec<String>) -> BTreeSet<u64> {
     let result = python::run_within(PATIENCE, "agree.py", &[corpus.to_str().unwrap(), most], &json!(null)).await;
     let mut known = BTreeSet::new();

@@ -60,7 +60,7 @@ pub(super) fn rows(answer: &Answer) -> Json {
     let first = files.first().copied().or_else(|| answer.files.iter().find(|file| file.rows.is_empty()));
     let mut line = json!({
         "rows": rows,
-        "types": first.map_or_else(Vec::new, |file| types(file)),
+        "types": first.map_or_else(Vec::new, types),
         "row_numbers": row_numbers,
         "version": first.map_or("", |file| &*file.version),
     });

@@ -44,8 +44,8 @@ pub struct Limits {
     pub row_bytes: u64,
     /// Bytes of inflated data pages that one lookup holds at once while it reads rows: two pages at their bound.
     pub inflate_bytes: usize,
-    /// Bytes of a column chunk without an offset index, which is read as a whole once to learn where its data pages
-    /// are.
+    /// Bytes of a column chunk without an offset index, which is gone through once, window by window, to learn where
+    /// its data pages are.
     pub learn_bytes: u64,
     /// Rows of one answer, all keys together.
     pub answer_rows: usize,

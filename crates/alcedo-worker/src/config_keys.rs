@@ -204,7 +204,7 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         "lookup.learn_bytes",
         Size,
         "\"1GiB\"",
-        "A column chunk without an offset index at most, which is read once as a whole.",
+        "A column chunk without an offset index at most: it is gone through once, in windows.",
     ),
     key(
         "lookup.broken_ttl",

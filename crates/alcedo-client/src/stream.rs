@@ -297,7 +297,7 @@ impl Stream {
             }
             Some(reply_frame::Body::Answer(answer)) => Reply::Answer(answer, None),
             Some(reply_frame::Body::Failure(failure)) => Reply::Failure(failure),
-            None => Reply::Unknown,
+            Some(reply_frame::Body::Batch(_)) | None => Reply::Unknown,
         };
         // No entry: the call was given up, and this is its late reply.
         if let Some(Waiting { sender, parts }) = self.pending().waiting.remove(&frame.id) {

@@ -140,7 +140,7 @@ impl AnswerWriter {
     /// An answer without rows yet, in the form that the plan's query asks for.
     pub(crate) fn new(plan: &Plan) -> Self {
         let int96 = Int96Columns::new(&plan.projection, plan.index.schema());
-        let body = match plan.query.form {
+        let body = match plan.form {
             Form::CompactRows => Writing::Compact(CompactRows::new(int96, &plan.limits)),
             Form::ArrowIpc => Writing::Arrow(ArrowStream::new(int96)),
             Form::Pages => Writing::Pages { pages: empty_pages(plan), bytes: 0, int96 },

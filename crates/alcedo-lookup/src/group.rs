@@ -146,7 +146,7 @@ impl GroupSearch {
         let mut scan = self.scan.take().unwrap_or_else(|| {
             let candidates = table.candidates(self.probes(plan));
             let learns = !table.has_ranges() && candidates.len() == table.len();
-            KeyScan::new(candidates, plan.query.keys.len(), plan.query.row_limit, learns)
+            KeyScan::new(candidates, plan.keys, plan.row_limit, learns)
         });
         self.go_through(plan, table, &mut scan, fetched)?;
         if !scan.left().is_empty() && !scan.has_enough(self.probes(plan)) {

@@ -37,6 +37,8 @@ mod decimal_bytes;
 #[cfg(feature = "parquet")]
 mod delta;
 #[cfg(feature = "parquet")]
+pub mod derived;
+#[cfg(feature = "parquet")]
 pub mod error;
 #[cfg(feature = "parquet")]
 mod fetched;
@@ -72,6 +74,8 @@ mod page_header;
 mod page_index;
 #[cfg(feature = "parquet")]
 mod page_place;
+#[cfg(feature = "parquet")]
+pub mod prepared;
 #[cfg(feature = "parquet")]
 mod probe;
 #[cfg(feature = "parquet")]

@@ -5,6 +5,7 @@
 //! everything it needs at once. What is missing to go on is asked for; whatever was learned stays in the [`FileIndex`].
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::answer::{AnswerWriter, FileAnswer, Form, KeyStatus};
@@ -14,11 +15,11 @@ use crate::fetched::{Fetched, Wanted};
 use crate::file_index::FileIndex;
 use crate::group::GroupSearch;
 use crate::key::Key;
-use crate::key_column::{KeyColumn, Probes};
+use crate::key_column::Probes;
 use crate::key_scan::{Match, too_many_rows};
 use crate::limits::Limits;
 use crate::machine::{Fed, Machine, Piece, Step};
-use crate::projection::Projection;
+use crate::prepared::Prepared;
 
 /// One question to a file.
 #[derive(Debug, Clone)]
@@ -58,12 +59,18 @@ struct Writing {
 
 /// What a search looks for and in what.
 pub(crate) struct Plan {
-    pub(crate) index: Arc<FileIndex>,
-    pub(crate) query: Arc<Query>,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) column: KeyColumn,
+    prepared: Arc<Prepared>,
     pub(crate) probes: Probes,
-    pub(crate) projection: Arc<Projection>,
+    /// How many keys are asked for.
+    pub(crate) keys: usize,
+}
+
+impl Deref for Plan {
+    type Target = Prepared;
+
+    fn deref(&self) -> &Prepared {
+        &self.prepared
+    }
 }
 
 impl std::fmt::Debug for Search {
@@ -78,15 +85,22 @@ impl Search {
     /// # Errors
     /// No such column; a key that cannot be read as its column's type.
     pub fn new(index: Arc<FileIndex>, query: Arc<Query>, limits: Arc<Limits>) -> Result<Self, Error> {
-        let column = index.key_column(query.key_column.as_deref())?;
-        let probes = Probes::new(&query.keys, &column)?;
-        let projection = Arc::new(Projection::resolve(index.schema(), query.columns.as_deref())?);
+        Self::of(Arc::new(Prepared::new(index, &query, limits)?), &query.keys)
+    }
+
+    /// Plans a search of which all but the keys is known already.
+    ///
+    /// # Errors
+    /// A key that cannot be read as its column's type.
+    pub fn of(prepared: Arc<Prepared>, keys: &[Key]) -> Result<Self, Error> {
+        let (index, column) = (&prepared.index, &prepared.column);
+        let probes = Probes::new(keys, column)?;
         let candidates: Vec<usize> =
-            (0..index.groups.len()).filter(|group| index.group_may_hold(*group, &column, &probes)).collect();
+            (0..index.groups.len()).filter(|group| index.group_may_hold(*group, column, &probes)).collect();
         let notes =
             vec![format!("{} of {} row groups by bounds of `{}`", candidates.len(), index.groups.len(), column.name)];
         let groups = candidates.into_iter().map(GroupSearch::new).collect();
-        let plan = Plan { index, query, limits, column, probes, projection };
+        let plan = Plan { prepared, probes, keys: keys.len() };
         let fetched = Fetched::default();
         Ok(Self { plan, groups, fetched, writing: None, speculated: false, stage: "plan", notes })
     }
@@ -108,7 +122,7 @@ impl Search {
             group.find_matches(&self.plan, &mut self.fetched, wanted)?;
             total += group.matches().len();
         }
-        match self.plan.query.row_limit {
+        match self.plan.row_limit {
             None if total > self.plan.limits.answer_rows => Err(too_many_rows(&self.plan.limits)),
             None => Ok(()),
             Some(limit) => self.drop_the_superfluous(limit.into()),
@@ -117,7 +131,7 @@ impl Search {
 
     /// Drops row groups behind those that hold more rows of every key than anybody asked for.
     fn drop_the_superfluous(&mut self, limit: u64) -> Result<(), Error> {
-        let mut counts = vec![0_u64; self.plan.query.keys.len()];
+        let mut counts = vec![0_u64; self.plan.keys];
         let mut kept = 0;
         for group in self.groups.iter().take_while(|group| group.is_searched()) {
             kept += 1;
@@ -156,8 +170,8 @@ impl Search {
 
     /// Cuts the rows of each key to the query's limit; row groups come in file order.
     fn cut_to_limit(&mut self) -> Result<Vec<KeyStatus>, Error> {
-        let mut counts = vec![0_u64; self.plan.query.keys.len()];
-        let limit = self.plan.query.row_limit.map_or(u64::MAX, u64::from);
+        let mut counts = vec![0_u64; self.plan.keys];
+        let limit = self.plan.row_limit.map_or(u64::MAX, u64::from);
         let mut total = 0;
         for group in &mut self.groups {
             group.matches_mut().retain(|(_, key)| {

@@ -206,6 +206,9 @@ impl Stream {
         match frame.body {
             Some(lookup_frame::Body::Request(request)) => self.begin(id, request),
             Some(lookup_frame::Body::Cancel(v1::Cancel {})) => self.cancel(id),
+            Some(
+                lookup_frame::Body::Prepare(_) | lookup_frame::Body::Lookup(_) | lookup_frame::Body::Batch(_),
+            ) => self.refuse(id, &Error::BadRequest("prepared lookups are not served".to_owned())),
             None => self.refuse(id, &Error::BadRequest("the frame holds neither a request nor a cancel".to_owned())),
         }
     }

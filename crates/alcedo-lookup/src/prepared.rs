@@ -1,0 +1,175 @@
+//! A question to one file version of which all but the keys is resolved: columns found, the projection made.
+//!
+//! Who asks the same of a file again and again resolves it once and keeps this. It must not know keys' rows, nor where
+//! bytes are.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use parquet::basic::Type as Physical;
+
+use crate::answer::Form;
+use crate::error::Error;
+use crate::file_index::FileIndex;
+use crate::int96::Int96Columns;
+use crate::key::Key;
+use crate::key_column::{KeyColumn, Probes};
+use crate::limits::Limits;
+use crate::probe::{Point, Probe, probe, probe_int96};
+use crate::projection::Projection;
+use crate::schema::RowSchema;
+use crate::search::Query;
+
+/// A question without keys, resolved against one file version.
+pub struct Prepared {
+    pub(crate) index: Arc<FileIndex>,
+    pub(crate) column: KeyColumn,
+    pub(crate) projection: Arc<Projection>,
+    pub(crate) form: Form,
+    pub(crate) row_limit: Option<u32>,
+    pub(crate) limits: Arc<Limits>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let columns = self.projection.schema.columns.len();
+        f.debug_struct("Prepared").field("key", &self.column.name).field("columns", &columns).finish()
+    }
+}
+
+/// A key as its column's values compare: two keys are equal when they ask for the same rows, however they were written.
+/// It hashes fast and is small, so that caches are keyed by it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyPoint(Asked);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Asked {
+    Point(Point),
+    Null,
+}
+
+// A point is never NaN.
+impl Eq for KeyPoint {}
+
+impl Hash for KeyPoint {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.0 {
+            Asked::Point(Point::Int(value)) => {
+                // Wide integers are rare, and equality tells them apart.
+                state.write_u64(*value as u64);
+            }
+            Asked::Point(Point::Float(value)) => state.write_u64(value.to_bits()),
+            Asked::Point(Point::Bytes(bytes)) => state.write(bytes),
+            Asked::Null => state.write_u8(0),
+        }
+    }
+}
+
+impl KeyPoint {
+    /// Bytes that it takes beside itself.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Asked::Point(Point::Bytes(bytes)) => bytes.len(),
+            _ => 0,
+        }
+    }
+
+    /// The value; none for null.
+    pub(crate) fn point(&self) -> Option<&Point> {
+        match &self.0 {
+            Asked::Point(point) => Some(point),
+            Asked::Null => None,
+        }
+    }
+}
+
+impl Prepared {
+    /// Resolves a query's columns; its keys are left alone.
+    ///
+    /// # Errors
+    /// No such column, or one that cannot be a key.
+    pub fn new(index: Arc<FileIndex>, query: &Query, limits: Arc<Limits>) -> Result<Self, Error> {
+        let column = index.key_column(query.key_column.as_deref())?;
+        let projection = Arc::new(Projection::resolve(index.schema(), query.columns.as_deref())?);
+        Ok(Self { index, column, projection, form: query.form, row_limit: query.row_limit, limits })
+    }
+
+    /// The file's index.
+    pub fn index(&self) -> &Arc<FileIndex> {
+        &self.index
+    }
+
+    /// The name of the key column.
+    pub fn key_name(&self) -> &str {
+        &self.column.name
+    }
+
+    /// The ordinal of the key column among the file's leaf columns.
+    pub fn key_leaf(&self) -> usize {
+        self.column.leaf
+    }
+
+    /// The answer's columns, as long as no INT96 value asks for another unit; see [`Prepared::is_schema_fixed`].
+    pub fn schema(&self) -> &Arc<RowSchema> {
+        &self.projection.schema
+    }
+
+    /// Whether every answer has exactly [`Prepared::schema`]: INT96 timestamps choose their unit by their values.
+    pub fn is_schema_fixed(&self) -> bool {
+        Int96Columns::new(&self.projection, self.index.schema()).is_empty()
+    }
+
+    /// The answer's form.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// At most so many rows per key.
+    pub fn row_limit(&self) -> Option<u32> {
+        self.row_limit
+    }
+
+    /// A key as the key column sees it; none where no row can have it.
+    ///
+    /// # Errors
+    /// A key that cannot be read as the column's type.
+    pub fn key_point(&self, key: &Key) -> Result<Option<KeyPoint>, Error> {
+        let column = &self.column;
+        let probed = match column.descr.physical_type() {
+            Physical::INT96 if *key != Key::Null => probe_int96(key, &column.name)?,
+            _ => probe(key, &column.ty, &column.name)?,
+        };
+        Ok(match probed {
+            Probe::Point(point) => Some(KeyPoint(Asked::Point(point))),
+            Probe::Null => Some(KeyPoint(Asked::Null)),
+            Probe::Never => None,
+        })
+    }
+
+    /// Whether any of these keys may be in the file, by the row groups' bounds.
+    ///
+    /// # Errors
+    /// A key that cannot be read as the column's type.
+    pub fn may_hold(&self, keys: &[Key]) -> Result<bool, Error> {
+        let probes = Probes::new(keys, &self.column)?;
+        Ok((0..self.index.groups.len()).any(|group| self.index.group_may_hold(group, &self.column, &probes)))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn keys_that_ask_for_the_same_rows_are_one_point() {
+        let point = |asked| KeyPoint(asked);
+        let int = |value: i128| point(Asked::Point(Point::Int(value)));
+        let bytes = |bytes: &[u8]| point(Asked::Point(Point::Bytes(bytes.into())));
+        let all: HashSet<KeyPoint> =
+            [int(5), int(5), int(5 + (1 << 64)), int(-5), bytes(b"5"), bytes(b"5"), point(Asked::Null)].into();
+        assert_eq!(all.len(), 5);
+        assert_eq!((int(5).heap_bytes(), bytes(b"abc").heap_bytes()), (0, 3));
+    }
+}

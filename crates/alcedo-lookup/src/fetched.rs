@@ -72,6 +72,11 @@ impl Fetched {
         }
     }
 
+    /// Bytes of all fed pieces that have not gone.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Bytes fed since the last round: what the next step may have to decode.
     pub(crate) fn new_bytes(&self) -> u64 {
         self.new_bytes

@@ -28,6 +28,8 @@ pub(crate) struct GroupSearch {
     sieve: Option<Sieve>,
     /// The keys that the bloom filter left; none before it was asked, or where it need not be.
     sifted: Option<Probes>,
+    /// The only rows that may hold a key, ascending, where they are known before the search.
+    at: Option<Vec<u64>>,
     /// Set while key data pages are gone through.
     scan: Option<KeyScan>,
     /// Set when all of them were.
@@ -40,8 +42,15 @@ pub(crate) struct GroupSearch {
 
 impl GroupSearch {
     pub(crate) fn new(group: usize) -> Self {
-        let tables = Tables::new(group);
-        Self { group, tables, sieve: None, sifted: None, scan: None, matches: None, written: 0, stretch: None }
+        let (tables, written) = (Tables::new(group), 0);
+        Self { group, tables, sieve: None, sifted: None, at: None, scan: None, matches: None, written, stretch: None }
+    }
+
+    /// A search of a row group of which no row but these may hold a key; they ascend.
+    pub(crate) fn at(group: usize, rows: Vec<u64>) -> Self {
+        let mut search = Self { at: Some(rows), ..Self::new(group) };
+        search.tables.with_bounds = false;
+        search
     }
 
     /// The matches found so far, of a row group that may not be gone through yet.
@@ -103,7 +112,7 @@ impl GroupSearch {
     /// Whether so many bytes of key data pages are to be read now. Before many are, the bloom filter is asked, if there
     /// is one; where it rules out every key, the search of the row group ends.
     fn is_worth_it(&mut self, plan: &Plan, bytes: u64, fetched: &mut Fetched, wanted: &mut Wanted) -> bool {
-        if self.sifted.is_some() || bytes < sieve::WORTH_BYTES {
+        if self.sifted.is_some() || self.at.is_some() || bytes < sieve::WORTH_BYTES {
             return true;
         }
         let place = plan.index.chunk(self.group, plan.column.leaf).bloom_filter(plan.index.data_end);
@@ -144,6 +153,9 @@ impl GroupSearch {
             }
         }
         let mut scan = self.scan.take().unwrap_or_else(|| {
+            if let Some(rows) = &self.at {
+                return KeyScan::at(pages_at(table, rows), rows.clone(), plan.keys, plan.row_limit);
+            }
             let candidates = table.candidates(self.probes(plan));
             let learns = !table.has_ranges() && candidates.len() == table.len();
             KeyScan::new(candidates, plan.keys, plan.row_limit, learns)
@@ -158,13 +170,22 @@ impl GroupSearch {
                 }
                 wanted.add("key pages", range);
             }
-            if is_first_round && wanted.may_speculate() {
+            if self.at.is_some() {
+                // What is read early is held until all row groups are searched.
+                if is_first_round && fetched.held_bytes() < plan.limits.scan_bytes {
+                    self.want_values_at(plan, fetched, wanted)?;
+                }
+            } else if is_first_round && wanted.may_speculate() {
                 self.speculate(plan, table, &scan.candidates, fetched, wanted)?;
             }
             self.scan = Some(scan);
             return Ok(());
         }
-        let from = if table.has_ranges() { "page index" } else { "no bounds of data pages" };
+        let from = match &self.at {
+            Some(_) => "keymap",
+            None if table.has_ranges() => "page index",
+            None => "no bounds of data pages",
+        };
         let (group, pages, candidates) = (self.group, table.len(), scan.candidates.len());
         self.tables.notes.push(format!("row group {group}: {candidates} of {pages} key data pages ({from})"));
         if let Some(bounds) = scan.take_learned() {
@@ -245,6 +266,34 @@ impl GroupSearch {
         }
         ranges.retain(|range| !range.is_empty() && !fetched.has(range));
         wanted.speculate(ranges);
+        Ok(())
+    }
+
+    /// Wants the values of the rows that may hold a key together with the key's data pages: nearly always they do.
+    fn want_values_at(&mut self, plan: &Plan, fetched: &mut Fetched, wanted: &mut Wanted) -> Result<(), Error> {
+        let rows = self.at.clone().unwrap_or_default();
+        for leaf in &plan.projection.leaves {
+            let known = self.tables.get(plan, *leaf);
+            let offsets = plan.index.chunk(self.group, *leaf).offset_index(plan.index.file_size);
+            let table = match known {
+                None if offsets.is_some_and(|range| fetched.has(&range)) => {
+                    self.tables.table(plan, *leaf, fetched, wanted)?
+                }
+                known => known,
+            };
+            let Some(table) = table else {
+                self.tables.want_offset_index(plan, *leaf, fetched, wanted);
+                continue;
+            };
+            for range in page_ranges(&table, rows.iter().map(|row| *row..row + 1)) {
+                if wanted.is_full() {
+                    return Ok(());
+                }
+                if !range.is_empty() && !fetched.has(&range) {
+                    wanted.add("key pages", range);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -366,6 +415,13 @@ fn agreeing(page: Page, rows: &Range<u64>) -> Result<Page, Error> {
     }
     let (values, rows) = (page.num_values(), rows.end - rows.start);
     Err(Error::corrupt(format!("a data page holds {values} rows, its index says {rows}")))
+}
+
+/// The data pages that hold these ascending rows, ascending.
+fn pages_at(table: &PageTable, rows: &[u64]) -> Vec<usize> {
+    let mut pages: Vec<usize> = rows.iter().flat_map(|row| table.pages_of(&(*row..row + 1))).collect();
+    pages.dedup();
+    pages
 }
 
 /// The ranges of the data pages that hold any of these rows, and of the dictionary page that they need.

@@ -3,6 +3,8 @@
 //! Pages are hostile: a page of a few bytes may stand for billions of equal values, or for values that share a prefix
 //! of megabytes. So values are decoded some thousand at a time, and rows that nobody can be given are not kept.
 
+use std::ops::Range;
+
 use parquet::basic::Encoding;
 use parquet::column::page::Page;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
@@ -39,6 +41,8 @@ pub(crate) struct KeyScan {
     counts: Vec<u64>,
     /// Rows per key that are worth finding: one more than the limit shows that there are more.
     enough: u64,
+    /// The only rows of the candidates that may hold a key, ascending, where they are known.
+    at: Option<Vec<u64>>,
     /// Bounds of the pages gone through, where the file has none.
     learned: Option<Vec<Bounds>>,
 }
@@ -53,8 +57,29 @@ impl KeyScan {
             matches: Vec::new(),
             counts: vec![0; keys],
             enough: row_limit.map_or(u64::MAX, |limit| u64::from(limit) + 1),
+            at: None,
             learned: learns.then(Vec::new),
         }
+    }
+
+    /// `rows`: no others are compared. They ascend.
+    pub(crate) fn at(candidates: Vec<usize>, rows: Vec<u64>, keys: usize, row_limit: Option<u32>) -> Self {
+        Self { at: Some(rows), ..Self::new(candidates, keys, row_limit, false) }
+    }
+
+    /// The rows of a data page that are compared, as runs within it.
+    fn runs(&self, page: &Stretch) -> Vec<Range<usize>> {
+        let Some(rows) = &self.at else { return std::iter::once(0..page.rows).collect() };
+        let from = rows.partition_point(|row| *row < page.first_row);
+        let to = rows.partition_point(|row| *row < page.first_row + page.rows as u64);
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for row in rows[from..to].iter().map(|row| (row - page.first_row) as usize) {
+            match runs.last_mut() {
+                Some(run) if run.end == row => run.end += 1,
+                _ => runs.push(row..row + 1),
+            }
+        }
+        runs
     }
 
     /// The data pages that are still to be gone through.
@@ -90,7 +115,7 @@ impl KeyScan {
         let parts = parts.filter(|(rows, _)| *rows > 0).map(|(rows, page)| Part::Data { page, rows });
         let sequence = PageSequence::new(self.dictionary.clone(), parts, true);
         let reader = get_column_reader(column.descr.clone(), Box::new(sequence));
-        let mut sink = Sink { scan: self, column, probes, stretches, extent: None, limits };
+        let mut sink = Sink { scan: self, column, probes, stretches, extent: None, passed: 0, limits };
         match reader {
             ColumnReader::BoolColumnReader(r) => sink.read(r, |_, v: &bool| Stored::Int((*v).into())),
             ColumnReader::Int32ColumnReader(r) => sink.read(r, |column, v| Stored::Int(column.int32(*v))),
@@ -140,6 +165,8 @@ struct Sink<'a> {
     stretches: Vec<Stretch>,
     /// Of the page that is read.
     extent: Option<Extent>,
+    /// Rows that the reader has still to skip.
+    passed: usize,
     limits: &'a Limits,
 }
 
@@ -165,14 +192,35 @@ impl Sink<'_> {
         page: &Stretch,
         stored: impl for<'v> Fn(&KeyColumn, &'v T::T) -> Stored<'v>,
     ) -> Result<(), Error> {
+        let mut row = 0;
+        for run in self.scan.runs(page) {
+            self.passed += run.start - row;
+            row = run.end;
+            self.read_run(reader, page, run, &stored)?;
+        }
+        self.passed += page.rows - row;
+        Ok(())
+    }
+
+    fn read_run<T: DataType>(
+        &mut self,
+        reader: &mut ColumnReaderImpl<T>,
+        page: &Stretch,
+        run: Range<usize>,
+        stored: impl for<'v> Fn(&KeyColumn, &'v T::T) -> Stored<'v>,
+    ) -> Result<(), Error> {
+        let passed = std::mem::take(&mut self.passed);
+        if reader.skip_records(passed)? < passed {
+            return Err(Error::corrupt("a data page has fewer values than its header says"));
+        }
         let (mut levels, mut values) = (Vec::new(), Vec::new());
         let max_def = self.column.descr.max_def_level();
-        let (mut row, mut unfolded) = (0, 0_usize);
-        while row < page.rows {
+        let (mut row, mut unfolded) = (run.start, 0_usize);
+        while row < run.end {
             levels.clear();
             values.clear();
             let def_levels = (max_def > 0).then_some(&mut levels);
-            let (read, _, _) = reader.read_records(page.batch.min(page.rows - row), def_levels, None, &mut values)?;
+            let (read, _, _) = reader.read_records(page.batch.min(run.end - row), def_levels, None, &mut values)?;
             if read == 0 {
                 return Err(Error::corrupt("a data page has fewer values than its header says"));
             }

@@ -105,6 +105,33 @@ impl Search {
         Ok(Self { plan, groups, fetched, writing: None, speculated: false, stage: "plan", notes })
     }
 
+    /// Plans a search that compares the keys with these rows alone and reads their data pages alone: `rows` are numbers
+    /// in the file, in any order, and among them are all rows that hold one of the keys. Rows that hold none are passed
+    /// over.
+    ///
+    /// # Errors
+    /// A key that cannot be read as its column's type.
+    pub fn at_rows(prepared: Arc<Prepared>, keys: &[Key], mut rows: Vec<u64>) -> Result<Self, Error> {
+        rows.sort_unstable();
+        rows.dedup();
+        let probes = Probes::new(keys, &prepared.column)?;
+        let mut groups = Vec::new();
+        let mut rest = &rows[..];
+        for (number, group) in prepared.index.groups.iter().enumerate() {
+            let (within, after) = rest.split_at(rest.partition_point(|row| *row < group.first_row + group.rows));
+            rest = after;
+            if !within.is_empty() {
+                let rows = within.iter().map(|row| row - group.first_row).collect();
+                groups.push(GroupSearch::at(number, rows));
+            }
+        }
+        let all = prepared.index.groups.len();
+        let notes = vec![format!("{} of {all} row groups by the keymap of `{}`", groups.len(), prepared.column.name)];
+        let plan = Plan { prepared, probes, keys: keys.len() };
+        let fetched = Fetched::default();
+        Ok(Self { plan, groups, fetched, writing: None, speculated: false, stage: "plan", notes })
+    }
+
     fn need(&mut self, wanted: Wanted) -> Step<FileAnswer> {
         self.fetched.start_round(self.plan.limits.scan_bytes);
         self.stage = wanted.stage();

@@ -13,6 +13,8 @@ use crate::search::Plan;
 /// Page tables by leaf, as one search of one row group comes to know them.
 pub(crate) struct Tables {
     group: usize,
+    /// Bounds of the key's data pages are worth a read.
+    pub(crate) with_bounds: bool,
     known: BTreeMap<usize, Arc<PageTable>>,
     /// Leaves whose offset index turned out to be damaged: their tables are learned from their chunks.
     distrusted: BTreeSet<usize>,
@@ -25,7 +27,7 @@ pub(crate) struct Tables {
 impl Tables {
     pub(crate) fn new(group: usize) -> Self {
         let (known, distrusted, learning) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { group, known, distrusted, learning, notes: Vec::new() }
+        Self { group, with_bounds: true, known, distrusted, learning, notes: Vec::new() }
     }
 
     pub(crate) fn known(&self) -> &BTreeMap<usize, Arc<PageTable>> {
@@ -58,8 +60,8 @@ impl Tables {
         if let Some(table) = self.known.get(&leaf) {
             return Ok(Some(table.clone()));
         }
-        let is_key = leaf == plan.column.leaf;
-        let bounds = plan.index.chunk(self.group, leaf).column_index(plan.index.file_size).filter(|_| is_key);
+        let bounded = self.with_bounds && leaf == plan.column.leaf;
+        let bounds = plan.index.chunk(self.group, leaf).column_index(plan.index.file_size).filter(|_| bounded);
         let known = plan.index.table(self.group, leaf).filter(|table| bounds.is_none() || table.has_bounds());
         let table = match known.filter(|_| !self.distrusted.contains(&leaf)) {
             Some(table) => table,

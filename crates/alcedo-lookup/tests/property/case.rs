@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use alcedo_lookup::answer::Form;
+use alcedo_lookup::error::Error;
 use alcedo_lookup::file_index::FileIndex;
+use alcedo_lookup::key::Key;
 use alcedo_lookup::limits::Limits;
 use alcedo_lookup::open::Open;
+use alcedo_lookup::prepared::Prepared;
 use alcedo_lookup::search::{Query, Search};
 use bytes::Bytes;
 use parquet::basic::Type as Physical;
 
-use crate::asking::{Asked, Column, ask, columns};
+use crate::asking::{Asked, Column, Truth, ask, columns};
 use crate::checking::check;
 use crate::random::Random;
 use crate::reading::Reading;
@@ -130,9 +133,29 @@ impl Case {
         if !may_hold && !truth.rows.is_empty() {
             return Err(format!("may_hold says no, the scan has {:?}", truth.rows));
         }
-        let search = Search::new(index.clone(), query, limits.clone()).map_err(|e| format!("the plan: {e}"))?;
+        let search = Search::new(index.clone(), query.clone(), limits.clone());
+        let search = search.map_err(|e| format!("the plan: {e}"))?;
         let answer = reading.drive(search)?;
-        check(&answer, asked, &truth, (&self.schema, &self.rows))
+        check(&answer, asked, &truth, (&self.schema, &self.rows))?;
+        self.compare_at_rows(asked, &truth, reading, Prepared::new(index.clone(), &query, limits.clone()))
+    }
+
+    /// Asks once more at the rows that hold a key, and at some that do not.
+    fn compare_at_rows(
+        &self,
+        asked: &Asked,
+        truth: &Truth,
+        reading: &Reading,
+        prepared: Result<Prepared, Error>,
+    ) -> Result<(), String> {
+        let prepared = prepared.map_err(|e| format!("preparing: {e}"))?;
+        let keys: Vec<Key> = asked.keys.iter().map(|(key, _)| key.clone()).collect();
+        let all = Asked { row_limit: None, ..asked.clone() }.scan(&self.rows);
+        let holding = all.rows.iter().map(|(row, _)| *row);
+        let rows = (0..self.rows.len() as u64 + 7).step_by(7).chain(holding).collect();
+        let search = Search::at_rows(Arc::new(prepared), &keys, rows).map_err(|e| format!("the plan at rows: {e}"))?;
+        let answer = reading.drive(search).map_err(|e| format!("at rows: {e}"))?;
+        check(&answer, asked, truth, (&self.schema, &self.rows)).map_err(|problem| format!("at rows: {problem}"))
     }
 }
 

@@ -48,9 +48,7 @@ impl GroupSearch {
 
     /// A search of a row group of which no row but these may hold a key; they ascend.
     pub(crate) fn at(group: usize, rows: Vec<u64>) -> Self {
-        let mut search = Self { at: Some(rows), ..Self::new(group) };
-        search.tables.with_bounds = false;
-        search
+        Self { at: Some(rows), tables: Tables::without_bounds(group), ..Self::new(group) }
     }
 
     /// The matches found so far, of a row group that may not be gone through yet.
@@ -409,7 +407,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// A key's data page that holds as many values as it has rows by its index: each value of a key column is one row.
-fn agreeing(page: Page, rows: &Range<u64>) -> Result<Page, Error> {
+pub(crate) fn agreeing(page: Page, rows: &Range<u64>) -> Result<Page, Error> {
     if u64::from(page.num_values()) == rows.end - rows.start {
         return Ok(page);
     }

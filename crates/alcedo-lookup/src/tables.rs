@@ -14,7 +14,7 @@ use crate::search::Plan;
 pub(crate) struct Tables {
     group: usize,
     /// Bounds of the key's data pages are worth a read.
-    pub(crate) with_bounds: bool,
+    with_bounds: bool,
     known: BTreeMap<usize, Arc<PageTable>>,
     /// Leaves whose offset index turned out to be damaged: their tables are learned from their chunks.
     distrusted: BTreeSet<usize>,
@@ -28,6 +28,11 @@ impl Tables {
     pub(crate) fn new(group: usize) -> Self {
         let (known, distrusted, learning) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         Self { group, with_bounds: true, known, distrusted, learning, notes: Vec::new() }
+    }
+
+    /// Tables for whom bounds are of no use.
+    pub(crate) fn without_bounds(group: usize) -> Self {
+        Self { with_bounds: false, ..Self::new(group) }
     }
 
     pub(crate) fn known(&self) -> &BTreeMap<usize, Arc<PageTable>> {

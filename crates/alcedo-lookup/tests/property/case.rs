@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use alcedo_lookup::answer::Form;
-use alcedo_lookup::error::Error;
+use alcedo_lookup::answer::{FileAnswer, Form};
+use alcedo_lookup::derived::Built;
 use alcedo_lookup::file_index::FileIndex;
 use alcedo_lookup::key::Key;
+use alcedo_lookup::keymap::builder::Builder;
+use alcedo_lookup::keymap::{Keymap, Next};
 use alcedo_lookup::limits::Limits;
 use alcedo_lookup::open::Open;
 use alcedo_lookup::prepared::Prepared;
@@ -13,7 +15,7 @@ use alcedo_lookup::search::{Query, Search};
 use bytes::Bytes;
 use parquet::basic::Type as Physical;
 
-use crate::asking::{Asked, Column, Truth, ask, columns};
+use crate::asking::{Asked, Column, ask, columns};
 use crate::checking::check;
 use crate::random::Random;
 use crate::reading::Reading;
@@ -137,26 +139,42 @@ impl Case {
         let search = search.map_err(|e| format!("the plan: {e}"))?;
         let answer = reading.drive(search)?;
         check(&answer, asked, &truth, (&self.schema, &self.rows))?;
-        self.compare_at_rows(asked, &truth, reading, Prepared::new(index.clone(), &query, limits.clone()))
+        if form != Form::CompactRows {
+            return Ok(());
+        }
+        let prepared = Prepared::new(index.clone(), &query, limits.clone()).map_err(|e| format!("preparing: {e}"))?;
+        let answer = by_keymap(&Arc::new(prepared), &query.keys, reading).map_err(|e| format!("by keymap: {e}"))?;
+        check(&answer, asked, &truth, (&self.schema, &self.rows)).map_err(|problem| format!("by keymap: {problem}"))
     }
+}
 
-    /// Asks once more at the rows that hold a key, and at some that do not.
-    fn compare_at_rows(
-        &self,
-        asked: &Asked,
-        truth: &Truth,
-        reading: &Reading,
-        prepared: Result<Prepared, Error>,
-    ) -> Result<(), String> {
-        let prepared = prepared.map_err(|e| format!("preparing: {e}"))?;
-        let keys: Vec<Key> = asked.keys.iter().map(|(key, _)| key.clone()).collect();
-        let all = Asked { row_limit: None, ..asked.clone() }.scan(&self.rows);
-        let holding = all.rows.iter().map(|(row, _)| *row);
-        let rows = (0..self.rows.len() as u64 + 7).step_by(7).chain(holding).collect();
-        let search = Search::at_rows(Arc::new(prepared), &keys, rows).map_err(|e| format!("the plan at rows: {e}"))?;
-        let answer = reading.drive(search).map_err(|e| format!("at rows: {e}"))?;
-        check(&answer, asked, truth, (&self.schema, &self.rows)).map_err(|problem| format!("at rows: {problem}"))
+/// Builds the column's keymap, and searches at the rows that it names and at some that it does not.
+fn by_keymap(prepared: &Arc<Prepared>, keys: &[Key], reading: &Reading) -> Result<FileAnswer, String> {
+    let mut builder = Builder::new(prepared.clone(), 0).map_err(|e| e.to_string())?;
+    let mut parts = Vec::new();
+    let head = loop {
+        match reading.drive(builder)? {
+            Built::Part { bytes, rest, .. } => {
+                parts.push(bytes);
+                builder = rest;
+            }
+            Built::Head(head) => break head,
+        }
+    };
+    let keymap = Keymap::read(&head, prepared.index()).map_err(|e| e.to_string())?;
+    let mut rows: Vec<u64> = (0..prepared.index().rows() + 7).step_by(7).collect();
+    for key in keys {
+        let Some(point) = prepared.key_point(key).map_err(|e| e.to_string())? else { continue };
+        let mut next = keymap.place(&point);
+        while let Next::Read(read) = &next {
+            let bytes = &parts[read.part as usize][read.range.start as usize..read.range.end as usize];
+            next = keymap.rows(read, bytes, &mut rows).map_err(|e| e.to_string())?;
+        }
+        if next == Next::Search {
+            return Err(format!("so few rows, and {key} is not listed"));
+        }
     }
+    reading.drive(Search::at_rows(prepared.clone(), keys, rows).map_err(|e| e.to_string())?)
 }
 
 /// Brings the rows into one of the orders that writers leave them in.

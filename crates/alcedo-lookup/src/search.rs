@@ -65,6 +65,13 @@ pub(crate) struct Plan {
     pub(crate) keys: usize,
 }
 
+impl Plan {
+    /// A plan that looks for no key: for who goes through all rows.
+    pub(crate) fn without_keys(prepared: Arc<Prepared>) -> Self {
+        Self { prepared, probes: Probes::default(), keys: 0 }
+    }
+}
+
 impl Deref for Plan {
     type Target = Prepared;
 

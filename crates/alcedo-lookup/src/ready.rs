@@ -74,11 +74,7 @@ pub fn worth(index: &FileIndex, key_column: Option<&str>, columns: Option<&[Stri
 ///
 /// # Errors
 /// As [`ReadyBuild::new`].
-pub fn object_name(
-    index: &FileIndex,
-    key_column: Option<&str>,
-    columns: Option<&[String]>,
-) -> Result<String, Error> {
+pub fn object_name(index: &FileIndex, key_column: Option<&str>, columns: Option<&[String]>) -> Result<String, Error> {
     StoredColumns::resolve(index, key_column, columns).map(|(columns, _)| name_of(&columns))
 }
 

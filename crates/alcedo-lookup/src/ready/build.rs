@@ -332,7 +332,8 @@ fn check_narrow_keys(
     let codec = plan.index.chunk(group, leaf).codec()?;
     let read = |range: &std::ops::Range<u64>| {
         let bytes = fetched.get(range).ok_or_else(|| Error::corrupt("a fetched data page was lost"))?;
-        read_page(&bytes, codec, &columns.key.descr, &plan.limits).map_err(|error| about(plan, (group, leaf), None, error))
+        read_page(&bytes, codec, &columns.key.descr, &plan.limits)
+            .map_err(|error| about(plan, (group, leaf), None, error))
     };
     let dictionary = table.dictionary.as_ref().map(read).transpose()?;
     for page in table.pages_of(&stretch.rows) {

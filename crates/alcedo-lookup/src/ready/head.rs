@@ -120,7 +120,8 @@ impl<'a> HeadReader<'a> {
         let fingerprint = u64::from_le_bytes(reader.array()?);
         let key = reader.number()?;
         let count = reader.count(4)?;
-        let column = |code: u32| if code & 1 == 1 { Named::Leaf(code as usize / 2) } else { Named::Root(code as usize / 2) };
+        let column =
+            |code: u32| if code & 1 == 1 { Named::Leaf(code as usize / 2) } else { Named::Root(code as usize / 2) };
         let columns = (0..count).map(|_| reader.number().map(column)).collect::<Result<_, _>>()?;
         reader.code_bytes = reader.array::<1>()?[0].into();
         if ![8, 16].contains(&reader.code_bytes) {

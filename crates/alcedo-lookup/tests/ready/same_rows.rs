@@ -20,6 +20,8 @@ use bytes::Bytes;
 
 /// Keys of one search.
 const KEYS_AT_ONCE: usize = 500;
+/// Of a file with more keys so many are asked for, spread over all.
+const MOST_KEYS: usize = 1_200;
 
 pub(crate) fn open(file: &Bytes) -> Result<Arc<FileIndex>, Error> {
     drive_bytes(Open::new(64 << 10, Arc::new(Limits::default())), file)
@@ -142,7 +144,8 @@ fn found(object: &Object, rows: &ReadyRows, plan: &ReadyPlan, prepared: &Prepare
     for block in rows.blocks(&point) {
         rows.find(plan, &block, object.block(&block), &point, &mut out).unwrap();
     }
-    let by_key: Rows = out.row_numbers.iter().copied().zip(rows_of(&out.rows).into_iter().map(<[u8]>::to_vec)).collect();
+    let by_key: Rows =
+        out.row_numbers.iter().copied().zip(rows_of(&out.rows).into_iter().map(<[u8]>::to_vec)).collect();
     assert_eq!(by_key.len(), out.row_numbers.len());
     // The same rows by their numbers, and no others beside them.
     let numbers: BTreeSet<u64> = out.row_numbers.iter().copied().collect();
@@ -191,7 +194,8 @@ pub(crate) fn check(
         asked.insert(key.to_string() + &format!("{key:?}"), key);
     }
     asked.insert("null".to_owned(), Key::Null);
-    let asked: Vec<Key> = asked.into_values().collect();
+    let step = asked.len().div_ceil(MOST_KEYS);
+    let asked: Vec<Key> = asked.into_values().step_by(step).collect();
     let nan = |value: &&Value| match value {
         Value::Float32(value) => value.is_nan(),
         Value::Float64(value) => value.is_nan(),
@@ -212,7 +216,7 @@ pub(crate) fn check(
                 compared += got.len();
             }
         }
-        assert_eq!(seen.len(), findable, "every row is found by its key");
+        assert!(step > 1 || seen.len() == findable, "every row is found by its key");
     }
     Ok(compared)
 }

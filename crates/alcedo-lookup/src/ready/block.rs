@@ -1,8 +1,8 @@
 //! Blocks of stored rows, packed into parts.
 //!
-//! A block is a checksum and rows, each with its length in front. Blocks of small rows fill one block of the page store,
-//! 4 KiB, and start where one starts, so that a lookup reads and verifies no other; a few bytes at their end may be
-//! padding. A row never lies in two blocks. A larger row has a block of its own, as long as it takes.
+//! A block is a checksum and rows, each with its length in front. Blocks of small rows fill one block of the page
+//! store, 4 KiB, and start where one starts, so that a lookup reads and verifies no other; a few bytes at their end may
+//! be padding. A row never lies in two blocks. A larger row has a block of its own, as long as it takes.
 
 use bytes::Bytes;
 

@@ -209,8 +209,9 @@ impl State {
         if self.next_row < rows || self.group >= self.plan.index.groups.len() {
             return Ok(false);
         }
-        // The row group is written.
+        // The row group is written, and nothing that was fetched for it is needed any more, indexes included.
         self.group += 1;
+        self.fetched = Fetched::default();
         (self.next_row, self.stretch) = (0, None);
         self.tables = Tables::new(self.group);
         Ok(self.packer.is_worth_a_part())
@@ -293,8 +294,8 @@ impl State {
     }
 }
 
-/// Checks that data pages hold as many rows as their index says, where each value is one row: rows would be put together
-/// of values that do not belong to each other.
+/// Checks that data pages hold as many rows as their index says, where each value is one row: rows would be put
+/// together of values that do not belong to each other.
 fn check_rows(group: &FetchedGroup<'_>) -> Result<(), Error> {
     for leaf in group.leaves.values().filter(|leaf| leaf.column.max_rep_level() == 0) {
         for (_, rows, page) in &leaf.pages {
@@ -318,8 +319,8 @@ fn inflated_bytes(group: &FetchedGroup<'_>) -> u64 {
     group.leaves.values().map(|leaf| pages(leaf) as u64).sum()
 }
 
-/// Refuses keys that are stored wider than their type and lie beyond it: a search compares what is stored, and rows give
-/// what the type holds.
+/// Refuses keys that are stored wider than their type and lie beyond it: a search compares what is stored, and rows
+/// give what the type holds.
 fn check_narrow_keys(
     plan: &Plan,
     columns: &StoredColumns,

@@ -1,11 +1,11 @@
 //! The head of lookup-ready rows as bytes: what is stored, and where each block is.
 //!
-//! Layout, version 1; numbers are little-endian: magic `ALREADY1`; rows of the file (8 bytes); fingerprint of the columns
-//! (8); ordinal of the key's leaf (4); number of columns (4), then each as its ordinal doubled, plus 1 for a leaf inside
-//! structs (4); width of codes, 8 or 16 (1); number of parts (4), then each as its bytes (4), rows (4), blocks (4),
-//! length of the keys' common prefix (1) and that prefix, and per block: offset (4), first row in the part (4), flags
-//! (1), least and greatest code (8 or 16 each); CRC-32C of all before it (4). Bytes read back are hostile: every count is
-//! compared with the bytes that are left before anything is reserved, and every place with its part.
+//! Layout, version 1; numbers are little-endian: magic `ALREADY1`; rows of the file (8 bytes); fingerprint of the
+//! columns (8); ordinal of the key's leaf (4); number of columns (4), then each as its ordinal doubled, plus 1 for a
+//! leaf inside structs (4); width of codes, 8 or 16 (1); number of parts (4), then each as its bytes (4), rows (4),
+//! blocks (4), length of the keys' common prefix (1) and that prefix, and per block: offset (4), first row in the part
+//! (4), flags (1), least and greatest code (8 or 16 each); CRC-32C of all before it (4). Bytes read back are hostile:
+//! every count is compared with the bytes that are left before anything is reserved, and every place with its part.
 
 use crate::derived::PART_BYTES;
 use crate::error::Error;

@@ -1,8 +1,8 @@
 //! The key's value inside a stored row: compared with a key, and brought to the codes by which blocks are found.
 //!
 //! A code is a number that never grows smaller as values grow: values may share one, so that bounds made of codes say
-//! "may be here" too often, never too rarely. Numbers of up to 64 bits have a code of their own; of all others the first
-//! 16 bytes count, after a prefix that a stretch of rows has in common.
+//! "may be here" too often, never too rarely. Numbers of up to 64 bits have a code of their own; of all others the
+//! first 16 bytes count, after a prefix that a stretch of rows has in common.
 
 use crate::error::Error;
 use crate::key_column::KeyColumn;

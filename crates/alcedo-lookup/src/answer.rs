@@ -265,7 +265,7 @@ pub(crate) fn too_large(what: &str, bound: usize) -> Error {
 }
 
 /// The fetched pages of a row group that hold the found rows.
-fn fetched_group<'a>(
+pub(crate) fn fetched_group<'a>(
     plan: &'a Plan,
     found: &FoundRows<'_>,
     rows: &[u64],
@@ -301,6 +301,12 @@ fn fetched_group<'a>(
 
 /// The data pages that hold these ascending rows, ascending.
 fn wanted_pages(table: &crate::chunk::PageTable, rows: &[u64]) -> Vec<usize> {
+    if let (Some(first), Some(last)) = (rows.first(), rows.last())
+        && (last - first) as usize == rows.len() - 1
+    {
+        // Neighbours, perhaps a row group's.
+        return table.pages_of(&(*first..last + 1)).collect();
+    }
     let mut pages: Vec<usize> = rows.iter().flat_map(|row| table.pages_of(&(*row..row + 1))).collect();
     pages.sort_unstable();
     pages.dedup();

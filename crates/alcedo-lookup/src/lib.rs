@@ -9,7 +9,8 @@
 //! answer's bytes on the wire (these need no Parquet: a client built without the feature `parquet` has just them).
 //! `probe` turns a key into what a column holds; `thrift` and `codec` read hostile bytes within bounds; `schema_tree`
 //! is a file's columns, `file_index` its footer made small; `chunk` is the page table of one column chunk, `bloom` its
-//! bloom filter; `data_page` decodes; [`machine`], `open` and `search` are the algorithm; `answer` writes it down.
+//! bloom filter; `data_page` decodes; [`machine`], `open` and `search` are the algorithm; `answer` writes it down;
+//! [`ready`] keeps rows as answers need them.
 
 pub mod key;
 pub mod rows;
@@ -82,6 +83,8 @@ pub mod prepared;
 mod probe;
 #[cfg(feature = "parquet")]
 mod projection;
+#[cfg(feature = "parquet")]
+pub mod ready;
 #[cfg(feature = "parquet")]
 mod row_reader;
 #[cfg(feature = "parquet")]

@@ -94,6 +94,16 @@ impl Prepared {
         Ok(Self { index, column, projection, form: query.form, row_limit: query.row_limit, limits })
     }
 
+    /// A question for compact rows of columns that were found already.
+    pub(crate) fn of_columns(
+        index: Arc<FileIndex>,
+        column: KeyColumn,
+        projection: Arc<Projection>,
+        limits: Arc<Limits>,
+    ) -> Self {
+        Self { index, column, projection, form: Form::CompactRows, row_limit: None, limits }
+    }
+
     /// The file's index.
     pub fn index(&self) -> &Arc<FileIndex> {
         &self.index

@@ -42,6 +42,14 @@ impl Projection {
             }
             None => schema.root_names().enumerate().map(|(i, name)| (name.to_owned(), Named::Root(i))).collect(),
         };
+        Self::of(schema, asked)
+    }
+
+    /// The projection of columns that were found already, each with its name in the answer.
+    ///
+    /// # Errors
+    /// A column that cannot be read.
+    pub(crate) fn of(schema: &SchemaTree, asked: Vec<(String, Named)>) -> Result<Self, Error> {
         let mut leaves: Vec<usize> = asked.iter().flat_map(|(_, named)| leaves_of(schema, *named)).collect();
         leaves.sort_unstable();
         leaves.dedup();

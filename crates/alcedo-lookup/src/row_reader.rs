@@ -134,27 +134,42 @@ impl Projection {
         let mut most = group.most_rows();
         let mut rest = rows;
         while !rest.is_empty() {
-            let mut window = &rest[..group.affordable(rest).min(most)];
-            let batch = loop {
-                match self.read_window(group, window, wanted) {
-                    Ok(batch) => break batch,
-                    Err(Stop::Failed(error)) => return Err(error),
-                    Err(Stop::TooMuch) if window.len() > 1 => {
-                        most = window.len() / 2;
-                        window = &window[..most];
-                    }
-                    Err(Stop::TooMuch) => {
-                        let bound = group.value_bytes();
-                        return Err(Error::AnswerTooLarge(format!(
-                            "the values of one row take more than {bound} bytes: select fewer columns"
-                        )));
-                    }
-                }
-            };
+            let batch = self.read_first(group, rest, &mut most, wanted)?;
             take(&batch)?;
-            rest = &rest[window.len()..];
+            rest = &rest[batch.num_rows()..];
         }
         Ok(())
+    }
+
+    /// Reads as many of the first `rows` as the bounds allow, at most `most`, which is lowered to what they turn out to
+    /// allow. One row at least; `rows` must not be empty.
+    ///
+    /// # Errors
+    /// As [`Projection::read`].
+    pub(crate) fn read_first(
+        &self,
+        group: &FetchedGroup<'_>,
+        rows: &[u64],
+        most: &mut usize,
+        wanted: &dyn Fn(usize) -> bool,
+    ) -> Result<RecordBatch, Error> {
+        let mut window = &rows[..group.affordable(rows).min(*most)];
+        loop {
+            match self.read_window(group, window, wanted) {
+                Ok(batch) => return Ok(batch),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::TooMuch) if window.len() > 1 => {
+                    *most = window.len() / 2;
+                    window = &window[..*most];
+                }
+                Err(Stop::TooMuch) => {
+                    let bound = group.value_bytes();
+                    return Err(Error::AnswerTooLarge(format!(
+                        "the values of one row take more than {bound} bytes: select fewer columns"
+                    )));
+                }
+            }
+        }
     }
 
     fn read_window(

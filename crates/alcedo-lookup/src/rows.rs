@@ -148,7 +148,7 @@ impl Reader {
     }
 }
 
-fn is_null(nulls: &[u8], i: usize) -> bool {
+pub(crate) fn is_null(nulls: &[u8], i: usize) -> bool {
     nulls[i / 8] & 1 << (i % 8) != 0
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A plan without a key: for going through all of a key column.
+    /// A plan without a key: for who goes through all rows of a column or of a file.
     pub(crate) fn without_keys(prepared: Arc<Prepared>) -> Self {
         Self { prepared, probes: Probes::default(), keys: 0 }
     }

@@ -17,6 +17,8 @@ mod packing;
 mod random;
 #[path = "property/reading.rs"]
 mod reading;
+#[path = "property/readying.rs"]
+mod readying;
 #[path = "property/rewriting.rs"]
 mod rewriting;
 #[path = "property/schema.rs"]

@@ -2,9 +2,13 @@
 //! every form of an answer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "ready/same_rows.rs"]
+mod same_rows;
+
 use std::sync::Arc;
 
 use alcedo_lookup::answer::{Body, FileAnswer, Form, decode_pages};
+use alcedo_lookup::error::Error;
 use alcedo_lookup::key::Key;
 use alcedo_lookup::limits::Limits;
 use alcedo_lookup::machine::drive_bytes;
@@ -345,4 +349,32 @@ fn a_dictionary_that_grows_too_large_goes_on_plain() {
         .set_write_batch_size(20);
     check_all("fallback, flat", flat(), properties.clone());
     check_all("fallback, nested", nested(), properties);
+}
+
+/// All columns by `k`, in two orders; and in every tenth layout each flat column as the key.
+fn check_ready(columns: fn() -> Vec<(&'static str, ArrayRef)>) {
+    let names: Vec<&str> = columns().into_iter().map(|(name, _)| name).collect();
+    let backwards: Vec<&str> = names.iter().rev().copied().collect();
+    for (i, (what, properties)) in layouts().into_iter().enumerate() {
+        let file = written(&batch(columns()), properties.build());
+        let limits = Limits::default();
+        let rows = same_rows::check(&file, ("k", None), &[None, Some(&backwards)], &limits);
+        assert_eq!(rows, Ok(2 * ROWS), "{what}");
+        for key in names.iter().filter(|_| i % 10 == 0) {
+            match same_rows::check(&file, (key, Some(&["k"])), &[Some(&["k", key])], &limits) {
+                Ok(rows) => assert!(rows >= ROWS / 2, "{what}, {key}: {rows}"),
+                Err(error) => assert!(matches!(error, Error::Unsupported(_)), "{what}, {key}: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn flat_columns_are_the_same_when_lookup_ready() {
+    check_ready(flat);
+}
+
+#[test]
+fn nested_columns_are_the_same_when_lookup_ready() {
+    check_ready(nested);
 }

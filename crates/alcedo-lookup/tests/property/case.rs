@@ -19,6 +19,7 @@ use crate::asking::{Asked, Column, ask, columns};
 use crate::checking::check;
 use crate::random::Random;
 use crate::reading::Reading;
+use crate::readying::Ready;
 use crate::rewriting::rewrite;
 use crate::schema::{Node, Shape, generate};
 use crate::values::order;
@@ -110,6 +111,29 @@ impl Case {
             } else if self.random.percent(20) {
                 index = reading.drive(Open::new(64 << 10, limits.clone()))?;
             }
+        }
+        self.compare_ready(&index, &reading, &limits)
+    }
+
+    /// Queries answered from lookup-ready rows.
+    fn compare_ready(&mut self, index: &Arc<FileIndex>, reading: &Reading, limits: &Arc<Limits>) -> Result<(), String> {
+        let Some(first) = ask(&mut self.random, &self.schema, &self.rows, self.focus.as_ref()) else { return Ok(()) };
+        let told = |asked: &Asked, problem| format!("{problem}\n  query: {}", describe(asked, Form::CompactRows));
+        let ready = Ready::build(index, &first, &self.schema, (reading, limits)).map_err(|e| told(&first, e))?;
+        let Some(ready) = ready else { return Ok(()) };
+        for _ in 0..QUERIES {
+            // Other keys of the same column, and the same columns in another order.
+            let Some(next) = ask(&mut self.random, &self.schema, &self.rows, Some(&first.column)) else { break };
+            if next.column.path != first.column.path {
+                continue;
+            }
+            let mut columns = first.columns.clone();
+            if let Some(columns) = &mut columns {
+                self.random.shuffle(columns);
+                columns.truncate(1 + self.random.below(columns.len()));
+            }
+            let asked = Asked { columns, ..next };
+            ready.compare(index, &asked, limits, (&self.schema, &self.rows)).map_err(|e| told(&asked, e))?;
         }
         Ok(())
     }

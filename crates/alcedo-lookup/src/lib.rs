@@ -59,6 +59,8 @@ mod key_column;
 #[cfg(feature = "parquet")]
 mod key_scan;
 #[cfg(feature = "parquet")]
+pub mod learn;
+#[cfg(feature = "parquet")]
 pub mod limits;
 #[cfg(feature = "parquet")]
 pub mod machine;

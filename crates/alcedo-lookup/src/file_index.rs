@@ -85,6 +85,11 @@ impl FileIndex {
         self.file_size
     }
 
+    /// Bytes from the footer's start to the end of the file.
+    pub fn footer_bytes(&self) -> u64 {
+        self.file_size - self.data_end
+    }
+
     /// Rows of the file: the sum over its row groups (a footer's own total is sometimes wrong).
     pub fn rows(&self) -> u64 {
         self.groups.last().map_or(0, |group| group.first_row + group.rows)

@@ -52,11 +52,12 @@ pub struct Limits {
     /// Bytes of one answer's rows as they are encoded.
     pub answer_bytes: usize,
     /// Value data pages that may hold a found row are fetched together with the key's data page while they are at most
-    /// so many bytes: at 30 ms a trip and 100 MB/s a saved trip is worth 3 MB; 1 MiB keeps cold lookups from filling
-    /// the cache.
+    /// so many bytes. At 30 ms a trip and 100 MB/s a saved trip is worth 3 MB; 1 MiB is for those who measure neither,
+    /// and keeps cold lookups from filling a cache. A source that knows what a trip is worth reads along only that
+    /// much.
     pub speculate_bytes: u64,
     /// Two needed ranges of one file with a gap of at most so many bytes between them are asked for as one: a second
-    /// request costs more than such a gap.
+    /// request costs more than such a gap. A source that knows what a trip is worth may join less.
     pub coalesce_gap_bytes: u64,
 }
 

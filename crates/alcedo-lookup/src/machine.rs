@@ -27,7 +27,8 @@ pub struct Fed {
     pub start: u64,
     /// The size of the whole file in bytes.
     pub file_size: u64,
-    /// Exactly the piece.
+    /// Exactly the piece; or nothing, of a column chunk whose page table the source had made elsewhere: it is in the
+    /// file index by now (`learn`).
     pub bytes: Bytes,
 }
 

@@ -4,11 +4,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use alcedo_lookup::answer::{Body, FileAnswer, Form, KeyStatus};
 use alcedo_lookup::error::Error;
 use alcedo_lookup::file_index::FileIndex;
 use alcedo_lookup::key::Key;
+use alcedo_lookup::learn::{LEARNING_STAGE, Learn};
 use alcedo_lookup::limits::Limits;
 use alcedo_lookup::machine::{Fed, Machine, Piece, Step, drive_bytes};
 use alcedo_lookup::open::Open;
@@ -206,4 +208,71 @@ fn shuffled(properties: impl FnOnce(parquet::file::properties::WriterPropertiesB
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(builder))).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap().into()
+}
+
+#[test]
+fn what_a_search_would_learn_is_learned_apart_and_then_not_again() {
+    let (file, index) = (without_index(), open(&without_index()));
+    let limits = Arc::new(Limits { scan_bytes: 8 << 10, ..Limits::default() });
+    let (_, rounds) = ask(&open(&file), &file, (&[Key::Int(4)], None), &limits);
+    let wanted = rounds.first().filter(|(stage, _)| *stage == LEARNING_STAGE).map(|(_, ranges)| ranges.clone());
+    let names: Vec<_> = index.unlearned(&wanted.expect("nothing is known of the key's chunk")).into_iter().collect();
+    let [Some(key_chunk)] = names[..] else { panic!("{names:?}") };
+    assert!(!index.is_learned(key_chunk));
+    let bytes = index.chunk_bytes(&[key_chunk]);
+    assert!(bytes > 2 * limits.scan_bytes && bytes < file.len() as u64, "several windows: {bytes}");
+
+    let walked = Arc::new(AtomicU64::new(0));
+    let mut learn = Learn::new(index.clone(), &[key_chunk], limits.clone(), walked.clone()).unwrap();
+    let mut progress = vec![0];
+    while let Step::Need(need) = learn.step().unwrap() {
+        progress.push(walked.load(Ordering::Relaxed));
+        assert!(need.along.is_empty());
+        for piece in &need.pieces {
+            let Piece::Range(range) = piece else { panic!("the file is known") };
+            assert!(range.end - range.start <= limits.scan_bytes);
+            let bytes = file.slice(range.start as usize..range.end as usize);
+            learn.feed(piece, Fed { start: range.start, file_size: file.len() as u64, bytes });
+        }
+    }
+    assert!(progress.len() > 3 && progress.is_sorted(), "{progress:?}");
+    assert_eq!(walked.load(Ordering::Relaxed), bytes, "each byte was gone through once");
+    assert!(index.is_learned(key_chunk));
+    assert_eq!(index.unlearned(&[Range { start: 4, end: 5 }]), [None], "nothing is left to learn there");
+    let (answer, rounds) = ask(&index, &file, (&[Key::Int(4)], None), &limits);
+    assert_eq!(answer.unwrap().statuses, [KeyStatus::Found]);
+    assert_eq!(rounds[0].0, "key pages", "{rounds:?}");
+}
+
+#[test]
+fn a_search_goes_on_with_what_was_learned_while_it_waited() {
+    let (file, limits) = (without_index(), Arc::new(Limits::default()));
+    let index = open(&file);
+    let query = Query {
+        key_column: Some("k".to_owned()),
+        keys: vec![Key::Int(4)],
+        columns: None,
+        form: Form::CompactRows,
+        row_limit: None,
+    };
+    let mut search = Search::new(index.clone(), Arc::new(query), limits.clone()).unwrap();
+    let mut learned = 0;
+    loop {
+        let Step::Need(need) = search.step().unwrap() else { break };
+        let range = |piece: &Piece| match piece {
+            Piece::Range(range) => range.clone(),
+            Piece::Tail(_) => panic!("a search knows the file"),
+        };
+        let ranges: Vec<_> = need.pieces.iter().map(range).collect();
+        for (piece, (range, name)) in need.pieces.iter().zip(ranges.iter().zip(index.unlearned(&ranges))) {
+            let mut bytes = file.slice(range.start as usize..range.end as usize);
+            if let Some(name) = name {
+                drive_bytes(Learn::new(index.clone(), &[name], limits.clone(), Arc::default()).unwrap(), &file)
+                    .unwrap();
+                (bytes, learned) = (Bytes::new(), learned + 1);
+            }
+            search.feed(piece, Fed { start: range.start, file_size: file.len() as u64, bytes });
+        }
+    }
+    assert_eq!(learned, 2, "the key's chunk, and that of the text");
 }

@@ -61,6 +61,7 @@ mod key_column;
 mod key_scan;
 #[cfg(feature = "parquet")]
 pub mod keymap;
+#[cfg(feature = "parquet")]
 pub mod learn;
 #[cfg(feature = "parquet")]
 pub mod limits;

@@ -5,7 +5,6 @@ use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
 use bytes::Bytes;
 use parquet::schema::types::ColumnDescPtr;
 
@@ -13,6 +12,7 @@ use crate::arrow_rows::RowWriter;
 use crate::arrow_stream::ArrowStream;
 use crate::codec::Codec;
 use crate::data_page::{StoredPage, verify};
+use crate::decoded::DecodedRows;
 use crate::error::Error;
 use crate::fetched::Fetched;
 use crate::fetched_group::{FetchedGroup, LeafPages};
@@ -20,9 +20,11 @@ use crate::int96::{self, Int96Columns};
 use crate::limits::Limits;
 use crate::page_place::{Group, PagePlace};
 use crate::projection::Projection;
+use crate::row_batch::RowBatch;
 use crate::schema::RowSchema;
 use crate::schema_tree::SchemaTree;
 use crate::search::{FoundRows, Plan};
+use crate::stretch::{LeafOrdinals, PageTables, page_key};
 
 /// What an answer's rows are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -139,7 +141,7 @@ enum Writing {
 impl AnswerWriter {
     /// An answer without rows yet, in the form that the plan's query asks for.
     pub(crate) fn new(plan: &Plan) -> Self {
-        let int96 = Int96Columns::new(&plan.projection, plan.index.schema());
+        let int96 = plan.int96.clone();
         let body = match plan.form {
             Form::CompactRows => Writing::Compact(CompactRows::new(int96, &plan.limits)),
             Form::ArrowIpc => Writing::Arrow(ArrowStream::new(int96)),
@@ -160,25 +162,27 @@ impl AnswerWriter {
         let first_row = plan.index.groups[found.group].first_row;
         self.key_index.extend(found.matches.iter().map(|(_, key)| *key));
         self.row_number.extend(found.matches.iter().map(|(row, _)| first_row + row));
-        let distinct = found.rows();
-        let group = fetched_group(plan, found, &distinct, fetched)?;
+        let distinct = &found.stretch.rows;
+        let mut group = fetched_group(plan, (found.group, found.tables), &found.stretch.leaves, fetched)?;
+        group.decoded = found.stretch.roots.iter().map(|root| root.decoded.clone()).collect();
         let projection = &plan.projection;
+        decode_pages_of(plan, found, &mut group);
         let mut rows = found.matches.iter().map(|(row, _)| *row).peekable();
         match &mut self.body {
-            Writing::Compact(compact) => projection.read(&group, &distinct, &|_| true, &mut |batch| {
+            Writing::Compact(compact) => projection.read(&group, distinct, &|_| true, &mut |batch| {
                 compact.widen(projection, batch)?;
                 compact.write(projection, batch, &mut rows)
             }),
             Writing::Arrow(stream) => {
-                projection.read(&group, &distinct, &|_| true, &mut |batch| stream.write(plan, batch, &mut rows))
+                projection.read(&group, distinct, &|_| true, &mut |batch| stream.write(plan, batch, &mut rows))
             }
             Writing::Pages { pages, bytes, int96 } => {
                 if !int96.is_empty() {
                     // Only the values say which unit the schema must name.
                     let holds_int96: Vec<bool> =
                         (0..projection.roots.len()).map(|root| int96.in_root(projection, root)).collect();
-                    projection.read(&group, &distinct, &|root| holds_int96[root], &mut |batch| {
-                        int96.widen(projection, batch).map(|_| ())
+                    projection.read(&group, distinct, &|root| holds_int96[root], &mut |batch| {
+                        int96.widen(projection, &batch.record_batch()?).map(|_| ())
                     })?;
                 }
                 add_pages(plan, found, fetched, pages, bytes)
@@ -221,11 +225,11 @@ impl CompactRows {
     }
 
     /// Brings the units of INT96 timestamps to what the batch needs, also in the rows that are written already.
-    fn widen(&mut self, projection: &Projection, batch: &RecordBatch) -> Result<(), Error> {
+    fn widen(&mut self, projection: &Projection, batch: &RowBatch) -> Result<(), Error> {
         if self.int96.is_empty() {
             return Ok(());
         }
-        for column in self.int96.widen(projection, batch)? {
+        for column in self.int96.widen(projection, &batch.record_batch()?)? {
             for (_, at) in self.int96_places.iter().filter(|(other, _)| *other == column) {
                 let Some(count) = self.bytes[*at..].first_chunk_mut::<8>() else { continue };
                 let nanoseconds = i64::from_le_bytes(*count);
@@ -240,10 +244,10 @@ impl CompactRows {
     fn write(
         &mut self,
         projection: &Projection,
-        batch: &RecordBatch,
+        batch: &RowBatch,
         rows: &mut Peekable<impl Iterator<Item = u64>>,
     ) -> Result<(), Error> {
-        for i in 0..batch.num_rows() {
+        for i in 0..batch.rows {
             let row = rows.next().ok_or_else(|| Error::corrupt("more rows were read than found"))?;
             loop {
                 let places = &mut self.int96_places;
@@ -267,16 +271,17 @@ pub(crate) fn too_large(what: &str, bound: usize) -> Error {
 /// The fetched pages of a row group that hold the found rows.
 pub(crate) fn fetched_group<'a>(
     plan: &'a Plan,
-    found: &FoundRows<'_>,
-    rows: &[u64],
+    (of, tables): (usize, &PageTables),
+    pages: &[LeafOrdinals],
     fetched: &Fetched,
 ) -> Result<FetchedGroup<'a>, Error> {
     let mut leaves = BTreeMap::new();
-    for (leaf, table) in found.tables.iter().filter(|(leaf, _)| plan.projection.leaves.binary_search(leaf).is_ok()) {
-        let codec = plan.index.chunk(found.group, *leaf).codec()?;
+    for (leaf, ordinals) in pages {
+        let Some(table) = tables.get(leaf) else { continue };
+        let codec = plan.index.chunk(of, *leaf).codec()?;
         let column = plan.index.schema().column(*leaf);
         let page = |range: Range<u64>, ordinal: Option<usize>| {
-            let group = Group::Ordinal(found.group);
+            let group = Group::Ordinal(of);
             let place = PagePlace { column: column.clone(), group, ordinal, offset: Some(range.start) };
             let bytes = fetched.get(&range).ok_or_else(|| Error::corrupt("a fetched data page was lost"))?;
             StoredPage::new(bytes, codec, place, &plan.limits)
@@ -285,32 +290,39 @@ pub(crate) fn fetched_group<'a>(
             let at = table.page_rows(i);
             Ok((at.start, at.end - at.start, page(table.page_range(i), Some(i))?))
         };
-        let pages = wanted_pages(table, rows).into_iter().map(data_page).collect::<Result<_, Error>>()?;
+        let pages = ordinals.iter().copied().map(data_page).collect::<Result<_, Error>>()?;
         let dictionary = table.dictionary.clone().map(|range| page(range, None)).transpose()?;
         let column = column.clone();
         leaves.insert(*leaf, LeafPages { column, dictionary, pages, unaligned: !table.aligned });
     }
     Ok(FetchedGroup {
         metadata: &plan.index.metadata,
-        group: Group::Ordinal(found.group),
-        rows: plan.index.groups[found.group].rows,
+        group: Group::Ordinal(of),
+        rows: plan.index.groups[of].rows,
         leaves,
+        decoded: Vec::new(),
         limits: plan.limits.clone(),
     })
 }
 
-/// The data pages that hold these ascending rows, ascending.
-fn wanted_pages(table: &crate::chunk::PageTable, rows: &[u64]) -> Vec<usize> {
-    if let (Some(first), Some(last)) = (rows.first(), rows.last())
-        && (last - first) as usize == rows.len() - 1
-    {
-        // Neighbours, perhaps a row group's.
-        return table.pages_of(&(*first..last + 1)).collect();
+/// Decodes the pages that are asked for often, and keeps them.
+fn decode_pages_of(plan: &Plan, found: &FoundRows<'_>, group: &mut FetchedGroup<'_>) {
+    for (i, root) in found.stretch.roots.iter().enumerate() {
+        let Some((cache, code)) = plan.decoded().zip(plan.projection.roots[i].code) else { continue };
+        for rows in &root.whole {
+            let key = page_key(plan, found.group, code, rows.start);
+            match plan.projection.decode_whole(i, group, rows.clone()) {
+                Some(array) => {
+                    let rows = Arc::new(DecodedRows { first_row: rows.start, array });
+                    cache.put_rows(key, &rows);
+                    group.decoded[i].push(rows);
+                }
+                // What is wrong with it, if anything, is said when its rows are read.
+                None => cache.refuse(key),
+            }
+        }
+        group.decoded[i].sort_by_key(|rows| rows.first_row);
     }
-    let mut pages: Vec<usize> = rows.iter().flat_map(|row| table.pages_of(&(*row..row + 1))).collect();
-    pages.sort_unstable();
-    pages.dedup();
-    pages
 }
 
 fn empty_pages(plan: &Plan) -> Pages {
@@ -358,7 +370,6 @@ fn add_pages(
         }
     };
     let group = plan.index.groups[found.group];
-    let rows = found.rows();
     for (i, leaf) in plan.projection.leaves.iter().copied().enumerate() {
         let Some(table) = found.tables.get(&leaf) else { continue };
         let codec = plan.index.chunk(found.group, leaf).codec()?.to_thrift();
@@ -374,7 +385,7 @@ fn add_pages(
             });
         }
         let Some(chunk) = column.chunks.last_mut() else { continue };
-        let wanted = wanted_pages(table, &rows);
+        let wanted = table.pages_of_rows(&found.stretch.rows);
         // The rows of one call go on where those of the last one ended, perhaps in the same data page. Unaligned
         // chunks came whole the first time.
         let known = if table.aligned { chunk.data_pages.last().map(|page| page.first_row) } else { None };
@@ -426,8 +437,9 @@ pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limit
         let within: Vec<u64> = row_number[from..to].iter().map(|row| row - first_row).collect();
         let mut distinct = within.clone();
         distinct.dedup();
-        let limits = limits.clone();
-        let group = FetchedGroup { metadata: file.metadata(), group: Group::FromRow(first_row), rows, leaves, limits };
+        let (limits, decoded) = (limits.clone(), Vec::new());
+        let of = Group::FromRow(first_row);
+        let group = FetchedGroup { metadata: file.metadata(), group: of, rows, leaves, decoded, limits };
         let mut within = within.into_iter().peekable();
         projection.read(&group, &distinct, &|_| true, &mut |batch| out.write(&projection, batch, &mut within))?;
     }

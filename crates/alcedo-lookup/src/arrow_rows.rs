@@ -8,13 +8,14 @@ use arrow_array::types::{
     TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
     UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef};
 use arrow_buffer::ToByteSlice;
 use arrow_schema::DataType;
 
 use crate::error::Error;
 use crate::int96::{self, Int96Columns};
 use crate::projection::Projection;
+use crate::row_batch::RowBatch;
 use crate::rows::{DECIMAL128_PRECISION, write_uvarint};
 use crate::schema::{Type, Unit};
 
@@ -35,7 +36,7 @@ struct Fields {
 }
 
 impl RowWriter {
-    /// Appends row `row` of `batch`, which `projection` read, to `out`, and to `places` the answer column and the
+    /// Appends a row of a batch, which `projection` read, to `out`, and to `places` the answer column and the
     /// offset in `out` of each INT96 timestamp.
     ///
     /// # Errors
@@ -43,19 +44,20 @@ impl RowWriter {
     pub(crate) fn write(
         &mut self,
         (projection, int96): (&Projection, &Int96Columns),
-        (batch, row): (&RecordBatch, usize),
+        (batch, row): (&RowBatch, usize),
         out: &mut Vec<u8>,
         places: &mut Vec<(usize, usize)>,
     ) -> Result<(), Error> {
-        self.fields.bytes.clear();
-        let columns = &projection.schema.columns;
-        let values: Vec<Option<ArrayRef>> =
-            projection.paths.iter().map(|path| reach(batch, path, row)).collect::<Result<_, _>>()?;
-        write_nulls(&mut self.fields, values.len(), |i| values[i].is_none());
-        for (i, (value, column)) in values.iter().zip(columns).enumerate() {
-            if let Some(array) = value {
-                self.fields.int96 = (i, int96.unit(i));
-                write_value(&mut self.fields, array, &column.ty, row)?;
+        let fields = &mut self.fields;
+        fields.bytes.clear();
+        fields.bytes.resize(projection.paths.len().div_ceil(8), 0);
+        for (i, (path, column)) in projection.paths.iter().zip(&projection.schema.columns).enumerate() {
+            match reach(batch, path, row)? {
+                Some((array, row)) => {
+                    fields.int96 = (i, int96.unit(i));
+                    write_value(fields, array, &column.ty, row)?;
+                }
+                None => fields.bytes[i / 8] |= 1 << (i % 8),
             }
         }
         write_uvarint(out, self.fields.bytes.len() as u64);
@@ -66,16 +68,16 @@ impl RowWriter {
 }
 
 /// Follows a path through structs; none where the value or a struct around it is null.
-fn reach(batch: &RecordBatch, path: &[usize], row: usize) -> Result<Option<ArrayRef>, Error> {
+fn reach<'a>(batch: &'a RowBatch, path: &[usize], row: usize) -> Result<Option<(&'a ArrayRef, usize)>, Error> {
     let (root, inner) = path.split_first().ok_or_else(|| Error::corrupt("a column without a path"))?;
-    let mut array = batch.column(*root).clone();
+    let (mut array, row) = batch.columns[*root].at(row);
     for field in inner {
         if array.is_null(row) {
             return Ok(None);
         }
-        array = array.as_struct().column(*field).clone();
+        array = array.as_struct().column(*field);
     }
-    Ok((!is_null(&array, row)).then_some(array))
+    Ok((!is_null(array, row)).then_some((array, row)))
 }
 
 /// A null array has no validity buffer, and all of its values are null.

@@ -18,6 +18,7 @@ use crate::answer::too_large;
 use crate::error::Error;
 use crate::int96::{Int96Columns, to_timestamps};
 use crate::projection::Projection;
+use crate::row_batch::RowBatch;
 use crate::schema::{RowSchema, Type, Unit};
 use crate::search::Plan;
 
@@ -44,11 +45,12 @@ impl ArrowStream {
     pub(crate) fn write(
         &mut self,
         plan: &Plan,
-        batch: &RecordBatch,
+        batch: &RowBatch,
         rows: &mut Peekable<impl Iterator<Item = u64>>,
     ) -> Result<(), Error> {
-        self.int96.widen(&plan.projection, batch)?;
-        let batch = project(&plan.projection, batch)?;
+        let batch = batch.record_batch()?;
+        self.int96.widen(&plan.projection, &batch)?;
+        let batch = project(&plan.projection, &batch)?;
         let places = places(batch.num_rows(), rows)?;
         if places.len() == batch.num_rows() {
             return self.add(batch, plan.limits.answer_bytes);

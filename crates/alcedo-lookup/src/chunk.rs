@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use parquet::schema::types::ColumnDescPtr;
 
+use crate::bounds_list::BoundsList;
 use crate::codec::Codec;
 use crate::data_page::{count_rows, read_page};
 use crate::error::Error;
@@ -30,7 +31,7 @@ pub(crate) struct PageTable {
     /// Every data page starts a row. Where pages split rows, the chunk is only read as a whole.
     pub(crate) aligned: bool,
     /// Per data page, for a key column.
-    pub(crate) bounds: Option<Box<[Bounds]>>,
+    pub(crate) bounds: Option<BoundsList>,
 }
 
 impl PageTable {
@@ -71,14 +72,14 @@ impl PageTable {
                 let (min, max) = (&index.min[i], &index.max[i]);
                 column.page_bounds(index.null_pages[i], (min, max), nulls(i), type_ordered)
             });
-            self.bounds = Some(bounds.collect());
+            self.bounds = Some(BoundsList::new(bounds.collect()));
         }
         self
     }
 
     /// The same table with bounds that were learned from the values themselves, one per data page.
     pub(crate) fn with_learned_bounds(&self, bounds: Vec<Bounds>) -> Self {
-        Self { bounds: Some(bounds.into()), ..self.clone() }
+        Self { bounds: Some(BoundsList::new(bounds)), ..self.clone() }
     }
 
     /// Data pages.
@@ -108,11 +109,27 @@ impl PageTable {
         first..end.max(first)
     }
 
+    /// The data pages that hold these ascending rows, ascending.
+    pub(crate) fn pages_of_rows(&self, rows: &[u64]) -> Vec<usize> {
+        if !self.aligned && !rows.is_empty() {
+            return (0..self.pages.len()).collect();
+        }
+        let (mut pages, mut end) = (Vec::new(), 0);
+        for row in rows {
+            if pages.is_empty() || *row >= end {
+                let page = self.pages_of(&(*row..row + 1)).start;
+                end = self.page_rows(page).end;
+                pages.push(page);
+            }
+        }
+        pages
+    }
+
     /// The data pages that may hold a key.
     pub(crate) fn candidates(&self, probes: &Probes) -> Vec<usize> {
         match &self.bounds {
             None => (0..self.pages.len()).collect(),
-            Some(bounds) => (0..self.pages.len()).filter(|page| probes.may_be_in(&bounds[*page])).collect(),
+            Some(bounds) => bounds.candidates(probes),
         }
     }
 
@@ -123,19 +140,13 @@ impl PageTable {
 
     /// Whether something is known of the values of any data page, beside nulls.
     pub(crate) fn has_ranges(&self) -> bool {
-        self.bounds.iter().flat_map(|bounds| bounds.iter()).any(|bounds| bounds.range.is_some())
+        self.bounds.as_ref().is_some_and(BoundsList::has_ranges)
     }
 
     /// Bytes of memory, for the index's budget.
     pub(crate) fn weight(&self) -> u64 {
-        let bounds = self.bounds.iter().flat_map(|bounds| bounds.iter()).map(|bounds| {
-            let bytes = |point: &crate::probe::Point| match point {
-                crate::probe::Point::Bytes(bytes) => bytes.len(),
-                _ => 0,
-            };
-            size_of::<Bounds>() + bounds.range.as_ref().map_or(0, |(min, max)| bytes(min) + bytes(max))
-        });
-        (size_of::<Self>() + self.pages.len() * size_of::<PageLocation>() + bounds.sum::<usize>()) as u64
+        let bounds = self.bounds.as_ref().map_or(0, BoundsList::weight);
+        (size_of::<Self>() + self.pages.len() * size_of::<PageLocation>() + bounds) as u64
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The parquet crate's codecs are not public, and those for gzip, brotli and framed LZ4 would inflate without a bound.
 
+use std::cell::RefCell;
 use std::io::Read;
 
 use crate::error::Error;
@@ -52,6 +53,27 @@ impl Codec {
         }
     }
 
+    /// Decompresses `input` into exactly `output`, whatever is there. Nothing is reserved where the codec is a usual
+    /// one.
+    ///
+    /// # Errors
+    /// As of [`Codec::decompress`].
+    pub(crate) fn decompress_into(self, input: &[u8], output: &mut [u8]) -> Result<(), Error> {
+        let done = match self {
+            Self::Snappy if snap::raw::decompress_len(input).is_ok_and(|declared| declared == output.len()) => {
+                snap::raw::Decoder::new().decompress(input, output).ok()
+            }
+            Self::Zstd if !input.is_empty() => zstd_into(input, output).ok(),
+            Self::Lz4Raw if !input.is_empty() => lz4_flex::block::decompress_into(input, output).ok(),
+            _ => None,
+        };
+        if done != Some(output.len()) {
+            // Another framing, or damage, which is put in words there.
+            output.copy_from_slice(&self.decompress(input, output.len())?);
+        }
+        Ok(())
+    }
+
     /// Decompresses `input` into exactly `size` bytes.
     ///
     /// # Errors
@@ -75,6 +97,22 @@ impl Codec {
         }
         Ok(output)
     }
+}
+
+thread_local! {
+    /// A context takes 100 KiB and as long to set up as a small page to inflate.
+    static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Decompresses all of zstd's frames; gives how many bytes they are.
+fn zstd_into(input: &[u8], output: &mut [u8]) -> std::io::Result<usize> {
+    ZSTD.with_borrow_mut(|context| {
+        let context = match context {
+            Some(context) => context,
+            None => context.insert(zstd::bulk::Decompressor::new()?),
+        };
+        context.decompress_to_buffer(input, output)
+    })
 }
 
 fn damaged(codec: &str, error: &dyn std::fmt::Display) -> Error {

@@ -16,6 +16,7 @@ use parquet::schema::types::ColumnDescriptor;
 use crate::codec::Codec;
 use crate::delta::readable;
 use crate::error::Error;
+use crate::flat_page::{FlatPage, with_dictionary, with_flat_page};
 use crate::limits::Limits;
 use crate::page_check::checked;
 use crate::page_header::{PageHeader, PageKind};
@@ -62,6 +63,26 @@ impl StoredPage {
         matches!(encoding(self.header.encoding), Ok(Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY))
     }
 
+    /// Runs something over the page's values as they are stored; none where that is not understood.
+    ///
+    /// # Errors
+    /// The page is damaged.
+    pub(crate) fn with_flat_page<T>(
+        &self,
+        max_def: i16,
+        run: impl FnOnce(&FlatPage<'_>) -> T,
+    ) -> Result<Option<T>, Error> {
+        with_flat_page((&self.bytes, &self.header, self.codec), max_def, run)
+    }
+
+    /// Runs something over the dictionary that the page is; none where that is not understood.
+    ///
+    /// # Errors
+    /// The page is damaged.
+    pub(crate) fn with_dictionary<T>(&self, run: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>, Error> {
+        with_dictionary((&self.bytes, &self.header, self.codec), run)
+    }
+
     /// The page as [`read_page`] gives it, and how many bytes its values take decoded where that may be more than the
     /// page.
     pub(crate) fn inflate(&self, inflate_bytes: usize) -> Result<(Page, usize), Error> {
@@ -89,7 +110,7 @@ pub(crate) fn verify(bytes: &Bytes, limits: &Limits) -> Result<(), Error> {
 }
 
 /// The stored body of a page, which is that of its checksum where it carries one.
-fn verified_body(bytes: &Bytes, header: &PageHeader) -> Result<Bytes, Error> {
+pub(crate) fn verified_body(bytes: &Bytes, header: &PageHeader) -> Result<Bytes, Error> {
     if header.total_bytes() > bytes.len() {
         return Err(Error::corrupt("a page ends beyond its column chunk"));
     }

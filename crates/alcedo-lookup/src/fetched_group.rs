@@ -14,6 +14,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, ColumnPath, Type};
 
 use crate::data_page::{PageSequence, Part, Stop, StoredPage};
+use crate::decoded::DecodedRows;
 use crate::error::Error;
 use crate::guard::decoding;
 use crate::limits::Limits;
@@ -43,7 +44,7 @@ pub(crate) struct LeafPages {
 impl LeafPages {
     /// The pages that hold values of these ascending rows. Of pages that split rows, one goes on with the row before
     /// its first.
-    fn touched(&self, rows: &[u64]) -> impl Iterator<Item = &(u64, u64, StoredPage)> {
+    pub(crate) fn touched(&self, rows: &[u64]) -> impl Iterator<Item = &(u64, u64, StoredPage)> {
         let early = u64::from(self.unaligned);
         self.pages.iter().filter(move |(first_row, count, _)| {
             let first = rows.partition_point(|row| *row + early < *first_row);
@@ -94,10 +95,17 @@ pub(crate) struct FetchedGroup<'a> {
     pub(crate) group: Group,
     pub(crate) rows: u64,
     pub(crate) leaves: BTreeMap<usize, LeafPages>,
+    /// Per root column of the projection the pages that are decoded already; no entries where none are.
+    pub(crate) decoded: Vec<Vec<Arc<DecodedRows>>>,
     pub(crate) limits: Arc<Limits>,
 }
 
 impl FetchedGroup<'_> {
+    /// The pages of a root column that are decoded already.
+    pub(crate) fn decoded_of(&self, root: usize) -> &[Arc<DecodedRows>] {
+        self.decoded.get(root).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Bytes of values that are held at once: offsets and padding come on top of what an answer counts.
     pub(crate) fn value_bytes(&self) -> usize {
         self.limits.answer_bytes.saturating_mul(2)

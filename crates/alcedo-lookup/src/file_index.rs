@@ -16,7 +16,7 @@ use parquet::file::metadata::ParquetMetaData;
 use crate::chunk::PageTable;
 use crate::error::{Error, Short};
 use crate::footer::{Chunk, Footer, RowGroup, settle};
-use crate::key_column::{KeyColumn, Probes};
+use crate::key_column::{Bounds, KeyColumn, Probes};
 use crate::limits::Limits;
 use crate::projection::{Projection, key_column, key_leaf};
 use crate::schema_tree::SchemaTree;
@@ -25,8 +25,13 @@ use crate::search::Query;
 /// Columns that a message lists at most.
 const MAX_LISTED_COLUMNS: usize = 20;
 
+/// Numbers of file indexes, so that what is decoded of one is not taken for another's.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 /// What a lookup needs of one content version of one file.
 pub struct FileIndex {
+    /// Unlike that of any other index of this process.
+    pub(crate) id: u64,
     pub(crate) file_size: u64,
     /// Where the footer starts: all data and indexes are before it.
     pub(crate) data_end: u64,
@@ -65,6 +70,7 @@ impl FileIndex {
         let chunks: usize = footer.chunks.iter().map(|chunk| size_of::<Chunk>() + stats(chunk)).sum();
         let groups = footer.groups.len() * size_of::<RowGroup>();
         Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             file_size,
             data_end,
             metadata: footer.schema.metadata().clone(),
@@ -124,7 +130,8 @@ impl FileIndex {
         // A question that would fail must fail on every file alike, not only on those that hold the key.
         Projection::resolve(self.schema(), query.columns.as_deref())?;
         let probes = Probes::new(&query.keys, &column)?;
-        Ok((0..self.groups.len()).any(|group| self.group_may_hold(group, &column, &probes)))
+        Ok((0..self.groups.len())
+            .any(|group| self.groups[group].rows > 0 && probes.may_be_in(&self.group_bounds(group, &column))))
     }
 
     pub(crate) fn schema(&self) -> &SchemaTree {
@@ -147,11 +154,10 @@ impl FileIndex {
         key_leaf(&self.schema, leaf as usize)
     }
 
-    pub(crate) fn group_may_hold(&self, group: usize, column: &KeyColumn, probes: &Probes) -> bool {
+    /// What the footer says of a key column's values in one row group.
+    pub(crate) fn group_bounds(&self, group: usize, column: &KeyColumn) -> Bounds {
         let chunk = self.chunk(group, column.leaf);
-        let type_ordered = self.type_ordered[column.leaf];
-        let bounds = column.chunk_bounds(chunk.stats.as_deref(), chunk.values, type_ordered);
-        self.groups[group].rows > 0 && probes.may_be_in(&bounds)
+        column.chunk_bounds(chunk.stats.as_deref(), chunk.values, self.type_ordered[column.leaf])
     }
 
     /// Whether the footer promises that a leaf's bounds are in the type's own order.

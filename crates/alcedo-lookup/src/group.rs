@@ -7,14 +7,17 @@ use parquet::column::page::Page;
 
 use crate::chunk::PageTable;
 use crate::data_page::read_page;
+use crate::decoded::{PageKey, keys_of};
 use crate::error::Error;
 use crate::fetched::{Fetched, Wanted};
 use crate::guard::decoding;
 use crate::key_column::Probes;
 use crate::key_scan::{KeyPage, KeyScan, Match};
+use crate::page_header::PageHeader;
 use crate::page_place::ColumnName;
 use crate::search::{FoundRows, Plan};
 use crate::sieve::{self, Sieve};
+use crate::stretch::{Stretch, page_key};
 use crate::tables::{Tables, about};
 
 /// Inflated bytes of key data pages that are gone through with one reader.
@@ -37,7 +40,7 @@ pub(crate) struct GroupSearch {
     /// How many of the matches are in the answer.
     written: usize,
     /// The matches that are written next.
-    stretch: Option<Range<usize>>,
+    stretch: Option<Stretch>,
 }
 
 impl GroupSearch {
@@ -49,6 +52,11 @@ impl GroupSearch {
     /// A search of a row group of which no row but these may hold a key; they ascend.
     pub(crate) fn at(group: usize, rows: Vec<u64>) -> Self {
         Self { at: Some(rows), tables: Tables::without_bounds(group), ..Self::new(group) }
+    }
+
+    /// Whether the rows that may hold a key are known.
+    pub(crate) fn is_at_rows(&self) -> bool {
+        self.at.is_some()
     }
 
     /// The matches found so far, of a row group that may not be gone through yet.
@@ -100,7 +108,8 @@ impl GroupSearch {
             // The offset index may be what is wrong: it is believed only as long as the data pages agree with it.
             Err(Error::Corrupt(why)) if self.tables.distrust(plan, leaf) => {
                 (self.scan, self.stretch) = (None, None);
-                self.tables.notes.push(format!("row group {}: the key's offset index is not used: {why}", self.group));
+                let group = self.group;
+                self.tables.note(plan, || format!("row group {group}: the key's offset index is not used: {why}"));
                 self.find_matches(plan, fetched, wanted)
             }
             result => result,
@@ -122,7 +131,7 @@ impl GroupSearch {
         };
         let (asked, left_over) = (plan.probes.keys().count(), left.keys().count());
         let group = self.group;
-        self.tables.notes.push(format!("row group {group}: {left_over} of {asked} keys by the bloom filter"));
+        self.tables.note(plan, || format!("row group {group}: {left_over} of {asked} keys by the bloom filter"));
         if left_over == 0 {
             self.matches = Some(Vec::new());
         }
@@ -144,24 +153,35 @@ impl GroupSearch {
     ) -> Result<(), Error> {
         let is_first_round = self.scan.is_none();
         if is_first_round && self.sifted.is_none() {
-            let length = |page: usize| u64::from(table.pages[page].length);
-            let bytes = table.candidates(&plan.probes).into_iter().map(length).sum();
+            let length = |page: &usize| u64::from(table.pages[*page].length);
+            let candidates = table.candidates(&plan.probes);
+            let mut bytes = candidates.iter().map(length).sum();
+            if let Some(cache) = plan.decoded().filter(|_| bytes >= sieve::WORTH_BYTES) {
+                let is_stored = |page: &&usize| !cache.has(&self.key_of(plan, table, **page));
+                bytes = candidates.iter().filter(is_stored).map(length).sum();
+            }
             if !self.is_worth_it(plan, bytes, fetched, wanted) {
                 return Ok(());
             }
         }
         let mut scan = self.scan.take().unwrap_or_else(|| {
-            if let Some(rows) = &self.at {
-                return KeyScan::at(pages_at(table, rows), rows.clone(), plan.keys, plan.row_limit);
+            let scan = match &self.at {
+                Some(rows) => KeyScan::at(table.pages_of_rows(rows), rows.clone(), plan.keys, plan.row_limit),
+                None => {
+                    let candidates = table.candidates(self.probes(plan));
+                    let learns = !table.has_ranges() && candidates.len() == table.len();
+                    KeyScan::new(candidates, plan.keys, plan.row_limit, learns)
+                }
+            };
+            match plan.decoded() {
+                Some(cache) => scan.with_decoded(|page| cache.keys(&self.key_of(plan, table, page))),
+                None => scan,
             }
-            let candidates = table.candidates(self.probes(plan));
-            let learns = !table.has_ranges() && candidates.len() == table.len();
-            KeyScan::new(candidates, plan.keys, plan.row_limit, learns)
         });
         self.go_through(plan, table, &mut scan, fetched)?;
         if !scan.left().is_empty() && !scan.has_enough(self.probes(plan)) {
             let dictionary = table.dictionary.iter().filter(|_| scan.dictionary.is_none()).cloned();
-            let pages = scan.left().iter().map(|page| table.page_range(*page));
+            let pages = scan.left_stored().map(|page| table.page_range(page));
             for range in dictionary.chain(pages).filter(|range| !fetched.has(range)) {
                 if wanted.is_full() {
                     break;
@@ -179,13 +199,16 @@ impl GroupSearch {
             self.scan = Some(scan);
             return Ok(());
         }
-        let from = match &self.at {
-            Some(_) => "keymap",
-            None if table.has_ranges() => "page index",
-            None => "no bounds of data pages",
-        };
         let (group, pages, candidates) = (self.group, table.len(), scan.candidates.len());
-        self.tables.notes.push(format!("row group {group}: {candidates} of {pages} key data pages ({from})"));
+        let is_at = self.at.is_some();
+        self.tables.note(plan, || {
+            let from = match table.has_ranges() {
+                _ if is_at => "keymap",
+                true => "page index",
+                false => "no bounds of data pages",
+            };
+            format!("row group {group}: {candidates} of {pages} key data pages ({from})")
+        });
         if let Some(bounds) = scan.take_learned() {
             plan.index.keep_table(group, plan.column.leaf, &Arc::new(table.with_learned_bounds(bounds)));
         }
@@ -203,34 +226,73 @@ impl GroupSearch {
     ) -> Result<(), Error> {
         let codec = plan.index.chunk(self.group, plan.column.leaf).codec()?;
         let about = |error| self.about(plan, None, error);
-        if let (None, Some(range)) = (&scan.dictionary, &table.dictionary) {
-            let Some(bytes) = fetched.get(range) else { return Ok(()) };
-            scan.dictionary = Some(read_page(&bytes, codec, &plan.column.descr, &plan.limits).map_err(about)?);
-        }
-        loop {
-            let (mut pages, mut bytes) = (Vec::new(), 0);
-            for candidate in scan.left() {
-                let (range, rows) = (table.page_range(*candidate), table.page_rows(*candidate));
-                let Some(stored) = fetched.get(&range).filter(|_| bytes < SCANNED_AT_ONCE_BYTES) else { break };
-                let page = read_page(&stored, codec, &plan.column.descr, &plan.limits);
-                let page = page.and_then(|page| agreeing(page, &rows));
-                let page = page.map_err(|error| self.about(plan, Some((*candidate, range.start)), error))?;
-                bytes += page.buffer().len();
-                pages.push(KeyPage { page, first_row: rows.start });
+        let keys = (&plan.column, self.probes(plan));
+        while let Some(next) = scan.left().first().copied().filter(|_| !scan.has_enough(keys.1)) {
+            let (range, rows) = (table.page_range(next), table.page_rows(next));
+            if scan.go_through_decoded(rows.start, keys.1, &plan.limits)? {
+                continue;
+            }
+            let Some(stored) = fetched.get(&range) else { return Ok(()) };
+            // What is wrong with a page is put in words below.
+            let header = PageHeader::read(&stored, &plan.limits).ok();
+            if let Some(header) = header.filter(|header| u64::from(header.values) == rows.end - rows.start)
+                && let Ok(true) = scan.go_through_flat(keys, (&stored, &header, codec), rows.start, &plan.limits)
+            {
                 fetched.let_go(&range);
+                continue;
             }
-            if pages.is_empty() {
-                return Ok(());
+            if let (None, Some(range)) = (&scan.dictionary, &table.dictionary) {
+                let Some(bytes) = fetched.get(range) else { return Ok(()) };
+                scan.dictionary = Some(read_page(&bytes, codec, &plan.column.descr, &plan.limits).map_err(about)?);
             }
-            let first = scan.left().first().map(|page| (*page, table.page_range(*page).start));
-            let what = ColumnName(&plan.column.descr);
-            let keys = (&plan.column, self.probes(plan));
-            let gone = decoding(&what, || scan.go_through(keys, pages, &plan.limits));
-            gone.map_err(|error| self.about(plan, first, error))?;
-            if scan.has_enough(self.probes(plan)) {
-                return Ok(());
+            self.go_through_values(plan, table, scan, fetched)?;
+        }
+        Ok(())
+    }
+
+    /// Goes through the next pages value by value; the first of them is there.
+    fn go_through_values(
+        &self,
+        plan: &Plan,
+        table: &PageTable,
+        scan: &mut KeyScan,
+        fetched: &mut Fetched,
+    ) -> Result<(), Error> {
+        let codec = plan.index.chunk(self.group, plan.column.leaf).codec()?;
+        let (mut pages, mut bytes) = (Vec::new(), 0);
+        for (i, candidate) in scan.left().iter().enumerate() {
+            let (range, rows) = (table.page_range(*candidate), table.page_rows(*candidate));
+            if bytes >= SCANNED_AT_ONCE_BYTES || scan.is_decoded(scan.done + i) {
+                break;
+            }
+            let Some(stored) = fetched.get(&range) else { break };
+            let page = read_page(&stored, codec, &plan.column.descr, &plan.limits);
+            let page = page.and_then(|page| agreeing(page, &rows));
+            let page = page.map_err(|error| self.about(plan, Some((*candidate, range.start)), error))?;
+            bytes += page.buffer().len();
+            pages.push(KeyPage { page, first_row: rows.start, keep: scan.is_to_decode(scan.done + i) });
+            fetched.let_go(&range);
+        }
+        let first = scan.left().first().map(|page| (*page, table.page_range(*page).start));
+        let what = ColumnName(&plan.column.descr);
+        let keys = (&plan.column, self.probes(plan));
+        let mut collected = Vec::new();
+        let gone = decoding(&what, || scan.go_through(keys, pages, &mut collected, &plan.limits));
+        gone.map_err(|error| self.about(plan, first, error))?;
+        let Some(cache) = plan.decoded() else { return Ok(()) };
+        for (first_row, keys) in collected {
+            let key = page_key(plan, self.group, keys_of(plan.column.leaf), first_row);
+            match keys {
+                Some(keys) => cache.put_keys(key, keys),
+                None => cache.refuse(key),
             }
         }
+        Ok(())
+    }
+
+    /// The name of one of the key's data pages among decoded ones.
+    fn key_of(&self, plan: &Plan, table: &PageTable, page: usize) -> PageKey {
+        page_key(plan, self.group, keys_of(plan.column.leaf), table.page_rows(page).start)
     }
 
     /// Would take the answer's data pages along with the key's while they are few bytes: that saves a trip if the key
@@ -283,7 +345,15 @@ impl GroupSearch {
                 self.tables.want_offset_index(plan, *leaf, fetched, wanted);
                 continue;
             };
-            for range in page_ranges(&table, rows.iter().map(|row| *row..row + 1)) {
+            let mut pages = table.pages_of_rows(&rows);
+            // A page that is decoded takes no bytes, where it is that of the whole column.
+            if let Some(cache) = plan.decoded() {
+                let code = plan.projection.roots.iter().find(|root| root.leaves == [*leaf]).and_then(|root| root.code);
+                let key = |code, page: usize| page_key(plan, self.group, code, table.page_rows(page).start);
+                pages.retain(|page| code.is_none_or(|code| !cache.has(&key(code, *page))));
+            }
+            let dictionary = table.dictionary.clone().filter(|_| !pages.is_empty());
+            for range in pages.into_iter().map(|page| table.page_range(page)).chain(dictionary) {
                 if wanted.is_full() {
                     return Ok(());
                 }
@@ -295,114 +365,55 @@ impl GroupSearch {
         Ok(())
     }
 
-    /// The next matches whose values are all there, as a range of [`GroupSearch::found`]'s; none, and what is missing
+    /// Whether the values of the next matches are all there, which [`GroupSearch::found`] then gives; what is missing
     /// is wanted, if they are not. Matches of one row stay together, and their data pages fit a window.
-    pub(crate) fn next_rows(
-        &mut self,
-        plan: &Plan,
-        fetched: &mut Fetched,
-        wanted: &mut Wanted,
-    ) -> Result<Option<Range<usize>>, Error> {
+    pub(crate) fn next_rows(&mut self, plan: &Plan, fetched: &mut Fetched, wanted: &mut Wanted) -> Result<bool, Error> {
         let mut missing_table = false;
         for leaf in &plan.projection.leaves {
             if wanted.is_full() {
-                return Ok(None);
+                return Ok(false);
             }
             missing_table |= self.tables.table(plan, *leaf, fetched, wanted)?.is_none();
         }
         if missing_table {
-            return Ok(None);
+            return Ok(false);
         }
-        let stretch = match self.stretch.clone() {
+        let stretch = match &mut self.stretch {
             Some(stretch) => stretch,
-            None => self.stretch.insert(self.cut_stretch(plan)?).clone(),
-        };
-        let missing: Vec<Range<u64>> =
-            self.ranges_of(plan, &stretch).into_iter().filter(|range| !fetched.has(range)).collect();
-        // All of them, so that they are there together.
-        for range in &missing {
-            wanted.add("value pages", range.clone());
-        }
-        Ok(missing.is_empty().then_some(stretch))
-    }
-
-    /// The first matches that are not written yet and whose data pages take about a window.
-    fn cut_stretch(&self, plan: &Plan) -> Result<Range<usize>, Error> {
-        let matches = self.matches.as_deref().unwrap_or_default();
-        let tables = plan.projection.leaves.iter().filter_map(|leaf| self.tables.known().get(leaf));
-        let mut columns: Vec<Cursor<'_>> = tables.map(|table| Cursor::new(table)).collect();
-        let first = matches.get(self.written).map(|(row, _)| *row);
-        let (mut bytes, mut end, mut window) = (0_u64, self.written, plan.limits.scan_bytes);
-        while let Some((row, _)) = matches.get(end) {
-            let is_new = end == self.written || matches[end - 1].0 != *row;
-            if is_new {
-                bytes += columns.iter_mut().map(|column| column.bytes_up_to(*row)).sum::<u64>();
-                if Some(*row) == first {
-                    // What one row takes cannot be cut, so the window has at least that.
-                    window = window.max(bytes);
-                } else if bytes > window {
-                    break;
-                }
+            none => {
+                let matches = self.matches.as_deref().unwrap_or_default();
+                none.insert(Stretch::cut(plan, self.group, self.tables.known(), matches, self.written)?)
             }
-            end += 1;
+        };
+        let mut is_there = true;
+        // All of them, so that they are there together.
+        for range in stretch.ranges(self.tables.known()).into_iter().filter(|range| !fetched.has(range)) {
+            wanted.add("value pages", range);
+            is_there = false;
         }
-        if window > plan.limits.row_bytes {
-            return Err(Error::Limit(format!(
-                "one row's data pages of the asked columns take {window} bytes, at most {} are read: select fewer \
-                 columns",
-                plan.limits.row_bytes
-            )));
-        }
-        Ok(self.written..end)
+        Ok(is_there)
     }
 
-    fn ranges_of(&self, plan: &Plan, stretch: &Range<usize>) -> Vec<Range<u64>> {
-        let found = self.found(stretch.clone());
-        let rows = found.rows();
-        let tables = plan.projection.leaves.iter().filter_map(|leaf| self.tables.known().get(leaf));
-        tables.flat_map(|table| page_ranges(table, rows.iter().map(|row| *row..row + 1))).collect()
+    /// The next matches, with what is known of the answer's columns; none before [`GroupSearch::next_rows`].
+    pub(crate) fn found(&self) -> Option<FoundRows<'_>> {
+        let stretch = self.stretch.as_ref()?;
+        let matches = self.matches.as_deref()?.get(stretch.matches.clone())?;
+        Some(FoundRows { group: self.group, matches, tables: self.tables.known(), stretch })
     }
 
-    /// Some of the matches, with what is known of the answer's columns.
-    pub(crate) fn found(&self, stretch: Range<usize>) -> FoundRows<'_> {
-        let matches = self.matches.as_deref().unwrap_or_default().get(stretch).unwrap_or_default();
-        FoundRows { group: self.group, matches, tables: self.tables.known() }
-    }
-
-    /// These matches are in the answer; true when they were the last.
-    pub(crate) fn wrote(&mut self, plan: &Plan, stretch: Range<usize>, fetched: &mut Fetched) -> bool {
-        for range in self.ranges_of(plan, &stretch) {
-            fetched.let_go(&range);
+    /// The next matches are in the answer; true when they were the last.
+    pub(crate) fn wrote(&mut self, fetched: &mut Fetched) -> bool {
+        if let Some(stretch) = self.stretch.take() {
+            for range in stretch.ranges(self.tables.known()) {
+                fetched.let_go(&range);
+            }
+            self.written = stretch.matches.end;
         }
-        (self.written, self.stretch) = (stretch.end, None);
         self.matches.as_ref().is_none_or(|matches| self.written >= matches.len())
     }
 
     fn about(&self, plan: &Plan, page: Option<(usize, u64)>, error: Error) -> Error {
         about(plan, (self.group, plan.column.leaf), page, error)
-    }
-}
-
-/// How far the data pages of one column have been counted.
-struct Cursor<'a> {
-    table: &'a PageTable,
-    /// Data pages before this one are counted.
-    next: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(table: &'a PageTable) -> Self {
-        Self { table, next: 0 }
-    }
-
-    /// Bytes of the data pages that this row needs and that no row before it needed. Rows ascend.
-    fn bytes_up_to(&mut self, row: u64) -> u64 {
-        let pages = self.table.pages_of(&(row..row + 1));
-        let length = |range: Range<u64>| range.end - range.start;
-        let dictionary = self.table.dictionary.clone().filter(|_| self.next == 0).map_or(0, length);
-        let new = pages.start.max(self.next)..pages.end;
-        self.next = self.next.max(pages.end);
-        dictionary + new.map(|page| length(self.table.page_range(page))).sum::<u64>()
     }
 }
 
@@ -413,13 +424,6 @@ pub(crate) fn agreeing(page: Page, rows: &Range<u64>) -> Result<Page, Error> {
     }
     let (values, rows) = (page.num_values(), rows.end - rows.start);
     Err(Error::corrupt(format!("a data page holds {values} rows, its index says {rows}")))
-}
-
-/// The data pages that hold these ascending rows, ascending.
-fn pages_at(table: &PageTable, rows: &[u64]) -> Vec<usize> {
-    let mut pages: Vec<usize> = rows.iter().flat_map(|row| table.pages_of(&(*row..row + 1))).collect();
-    pages.dedup();
-    pages
 }
 
 /// The ranges of the data pages that hold any of these rows, and of the dictionary page that they need.

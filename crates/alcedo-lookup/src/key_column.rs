@@ -48,6 +48,15 @@ impl KeyColumn {
         Ok(Self { leaf, name, ty, unsigned, descr })
     }
 
+    /// A column of a type, for tests that compare values.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(crate) fn of_type(ty: &str) -> Self {
+        let leaf = parquet::schema::types::Type::primitive_type_builder("k", Physical::INT64).build().unwrap();
+        let descr = parquet::schema::types::ColumnDescriptor::new(leaf.into(), 0, 0, "k".into());
+        Self::new(0, "k".into(), ty.parse().unwrap(), descr.into()).unwrap()
+    }
+
     /// Whether values are byte arrays of any kind.
     pub(crate) fn is_byte_array(&self) -> bool {
         matches!(self.descr.physical_type(), Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY)

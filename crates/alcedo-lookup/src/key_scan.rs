@@ -5,15 +5,22 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::column::page::Page;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
 use parquet::data_type::DataType;
 
+use crate::codec::Codec;
 use crate::data_page::{PageSequence, Part};
+use crate::decoded::Found;
+use crate::decoded_keys::{DecodedKeys, KeyCollector};
 use crate::error::Error;
+use crate::flat_keys;
+use crate::flat_page::{FlatPage, with_flat_page};
 use crate::key_column::{Bounds, Extent, KeyColumn, Probes, Stored, int96_nanoseconds};
 use crate::limits::Limits;
+use crate::page_header::PageHeader;
 
 /// Values that are decoded at a time: enough to be fast, and 8,192 of the widest numbers take 128 KiB.
 const BATCH_VALUES: usize = 8_192;
@@ -45,6 +52,8 @@ pub(crate) struct KeyScan {
     at: Option<Vec<u64>>,
     /// Bounds of the pages gone through, where the file has none.
     learned: Option<Vec<Bounds>>,
+    /// What is known of the candidates as decoded pages; empty where nothing is.
+    decoded: Vec<Found<DecodedKeys>>,
 }
 
 impl KeyScan {
@@ -59,6 +68,7 @@ impl KeyScan {
             enough: row_limit.map_or(u64::MAX, |limit| u64::from(limit) + 1),
             at: None,
             learned: learns.then(Vec::new),
+            decoded: Vec::new(),
         }
     }
 
@@ -69,7 +79,9 @@ impl KeyScan {
 
     /// The rows of a data page that are compared, as runs within it.
     fn runs(&self, page: &Stretch) -> Vec<Range<usize>> {
-        let Some(rows) = &self.at else { return std::iter::once(0..page.rows).collect() };
+        let Some(rows) = self.at.as_ref().filter(|_| !page.keep) else {
+            return std::iter::once(0..page.rows).collect();
+        };
         let from = rows.partition_point(|row| *row < page.first_row);
         let to = rows.partition_point(|row| *row < page.first_row + page.rows as u64);
         let mut runs: Vec<Range<usize>> = Vec::new();
@@ -80,6 +92,78 @@ impl KeyScan {
             }
         }
         runs
+    }
+
+    /// Looks each candidate up among the decoded pages. Where bounds are to be learned all values must be seen.
+    pub(crate) fn with_decoded(mut self, find: impl Fn(usize) -> Found<DecodedKeys>) -> Self {
+        if self.learned.is_none() {
+            self.decoded = self.candidates.iter().map(|page| find(*page)).collect();
+        }
+        self
+    }
+
+    /// Whether a candidate, by its place among them, is decoded.
+    pub(crate) fn is_decoded(&self, candidate: usize) -> bool {
+        matches!(self.decoded.get(candidate), Some(Found::Decoded(_)))
+    }
+
+    /// Whether a candidate, by its place among them, is to be decoded whole and kept.
+    pub(crate) fn is_to_decode(&self, candidate: usize) -> bool {
+        matches!(self.decoded.get(candidate), Some(Found::Decode))
+    }
+
+    /// The data pages that are still to be gone through and are not decoded.
+    pub(crate) fn left_stored(&self) -> impl Iterator<Item = usize> {
+        (self.done..self.candidates.len()).filter(|i| !self.is_decoded(*i)).map(|i| self.candidates[i])
+    }
+
+    /// Goes through the next page if it is decoded.
+    ///
+    /// # Errors
+    /// More rows match than an answer may have.
+    pub(crate) fn go_through_decoded(
+        &mut self,
+        first_row: u64,
+        probes: &Probes,
+        limits: &Limits,
+    ) -> Result<bool, Error> {
+        let Some(Found::Decoded(keys)) = self.decoded.get(self.done) else { return Ok(false) };
+        let keys = keys.clone();
+        keys.find(probes, &mut |row, key| self.found(first_row + u64::from(row), key, limits))?;
+        self.done += 1;
+        Ok(true)
+    }
+
+    /// Goes through the next page as it is stored; false if it must be decoded.
+    ///
+    /// # Errors
+    /// The page is damaged, or more rows match than an answer may have.
+    pub(crate) fn go_through_flat(
+        &mut self,
+        (column, probes): (&KeyColumn, &Probes),
+        page: (&Bytes, &PageHeader, Codec),
+        first_row: u64,
+        limits: &Limits,
+    ) -> Result<bool, Error> {
+        if self.learned.is_some() || self.is_to_decode(self.done) {
+            return Ok(false);
+        }
+        let find = |page: &FlatPage<'_>| match self.at.as_deref() {
+            Some(rows) => {
+                let from = rows.partition_point(|row| *row < first_row);
+                let within = rows[from..].iter().map(|row| (row - first_row) as usize);
+                let within: Vec<usize> = within.take_while(|row| *row < page.rows).collect();
+                flat_keys::find_at(page, &within, column, probes)
+            }
+            None => flat_keys::find(page, column, probes, limits.answer_rows),
+        };
+        let found = with_flat_page(page, column.descr.max_def_level(), find)?;
+        let Some(rows) = found.flatten() else { return Ok(false) };
+        for (row, key) in rows {
+            self.found(first_row + u64::from(row), key, limits)?;
+        }
+        self.done += 1;
+        Ok(true)
     }
 
     /// The data pages that are still to be gone through.
@@ -98,7 +182,8 @@ impl KeyScan {
         self.learned.take().filter(|_| all)
     }
 
-    /// Goes through the next data pages, all with one reader, so that their dictionary is decoded once.
+    /// Goes through the next data pages, all with one reader, so that their dictionary is decoded once. Those that are
+    /// to be kept are added to `collected` with their first rows, without values where these are too much.
     ///
     /// # Errors
     /// A page cannot be decoded, or more rows match than an answer may have.
@@ -106,6 +191,7 @@ impl KeyScan {
         &mut self,
         (column, probes): (&KeyColumn, &Probes),
         pages: Vec<KeyPage>,
+        collected: &mut Vec<(u64, Option<DecodedKeys>)>,
         limits: &Limits,
     ) -> Result<(), Error> {
         let through = pages.len();
@@ -115,7 +201,8 @@ impl KeyScan {
         let parts = parts.filter(|(rows, _)| *rows > 0).map(|(rows, page)| Part::Data { page, rows });
         let sequence = PageSequence::new(self.dictionary.clone(), parts, true);
         let reader = get_column_reader(column.descr.clone(), Box::new(sequence));
-        let mut sink = Sink { scan: self, column, probes, stretches, extent: None, passed: 0, limits };
+        let mut sink =
+            Sink { scan: self, column, probes, stretches, extent: None, passed: 0, collector: None, collected, limits };
         match reader {
             ColumnReader::BoolColumnReader(r) => sink.read(r, |_, v: &bool| Stored::Int((*v).into())),
             ColumnReader::Int32ColumnReader(r) => sink.read(r, |column, v| Stored::Int(column.int32(*v))),
@@ -136,6 +223,8 @@ pub(crate) struct KeyPage {
     pub(crate) page: Page,
     /// The number of its first row within the row group.
     pub(crate) first_row: u64,
+    /// Its values are to be kept.
+    pub(crate) keep: bool,
 }
 
 /// How the values of one page are decoded.
@@ -146,6 +235,7 @@ struct Stretch {
     batch: usize,
     /// Its texts are copied as they are decoded, and may take more bytes than the page.
     unfolds: bool,
+    keep: bool,
 }
 
 impl Stretch {
@@ -154,7 +244,7 @@ impl Stretch {
         let unfolds = column.is_byte_array() && page.page.encoding() == Encoding::DELTA_BYTE_ARRAY;
         let bytes = page.page.buffer().len().max(1);
         let batch = if unfolds { (BATCH_BYTES / bytes).clamp(1, BATCH_VALUES) } else { BATCH_VALUES };
-        Self { first_row: page.first_row, rows, batch, unfolds }
+        Self { first_row: page.first_row, rows, batch, unfolds, keep: page.keep }
     }
 }
 
@@ -167,6 +257,9 @@ struct Sink<'a> {
     extent: Option<Extent>,
     /// Rows that the reader has still to skip.
     passed: usize,
+    /// Of the page that is read, if it is to be kept.
+    collector: Option<KeyCollector>,
+    collected: &'a mut Vec<(u64, Option<DecodedKeys>)>,
     limits: &'a Limits,
 }
 
@@ -178,7 +271,11 @@ impl Sink<'_> {
     ) -> Result<(), Error> {
         for stretch in std::mem::take(&mut self.stretches) {
             self.extent = self.scan.learned.as_ref().map(|_| Extent::default());
+            self.collector = stretch.keep.then(KeyCollector::default);
             self.read_page(&mut reader, &stretch, &stored)?;
+            if let Some(collector) = self.collector.take() {
+                self.collected.push((stretch.first_row, collector.finish()));
+            }
             if let (Some(learned), Some(extent)) = (&mut self.scan.learned, self.extent.take()) {
                 learned.push(extent.into_bounds());
             }
@@ -250,6 +347,9 @@ impl Sink<'_> {
         if let Some(extent) = &mut self.extent {
             extent.see_null();
         }
+        if let Some(collector) = &mut self.collector {
+            collector.see_null();
+        }
         for key in self.probes.null_keys() {
             self.scan.found(row, *key, self.limits)?;
         }
@@ -260,6 +360,9 @@ impl Sink<'_> {
     fn value(&mut self, row: u64, value: &Stored<'_>) -> Result<(), Error> {
         if let Some(extent) = &mut self.extent {
             extent.see(value);
+        }
+        if let Some(collector) = &mut self.collector {
+            collector.see(value);
         }
         for (_, key) in self.probes.equal_to(value) {
             self.scan.found(row, *key, self.limits)?;

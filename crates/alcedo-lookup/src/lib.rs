@@ -28,6 +28,8 @@ mod arrow_stream;
 #[cfg(feature = "parquet")]
 mod bloom;
 #[cfg(feature = "parquet")]
+mod bounds_list;
+#[cfg(feature = "parquet")]
 mod chunk;
 #[cfg(feature = "parquet")]
 mod codec;
@@ -35,6 +37,10 @@ mod codec;
 mod data_page;
 #[cfg(feature = "parquet")]
 mod decimal_bytes;
+#[cfg(feature = "parquet")]
+pub mod decoded;
+#[cfg(feature = "parquet")]
+mod decoded_keys;
 #[cfg(feature = "parquet")]
 mod delta;
 #[cfg(feature = "parquet")]
@@ -47,6 +53,12 @@ mod fetched;
 mod fetched_group;
 #[cfg(feature = "parquet")]
 pub mod file_index;
+#[cfg(feature = "parquet")]
+mod flat_keys;
+#[cfg(feature = "parquet")]
+mod flat_page;
+#[cfg(feature = "parquet")]
+mod flat_rows;
 #[cfg(feature = "parquet")]
 mod footer;
 #[cfg(feature = "parquet")]
@@ -88,6 +100,8 @@ mod projection;
 #[cfg(feature = "parquet")]
 pub mod ready;
 #[cfg(feature = "parquet")]
+mod row_batch;
+#[cfg(feature = "parquet")]
 mod row_reader;
 #[cfg(feature = "parquet")]
 mod schema_tree;
@@ -95,6 +109,8 @@ mod schema_tree;
 pub mod search;
 #[cfg(feature = "parquet")]
 mod sieve;
+#[cfg(feature = "parquet")]
+mod stretch;
 #[cfg(feature = "parquet")]
 mod tables;
 #[cfg(feature = "parquet")]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use parquet::basic::Type as Physical;
 
 use crate::answer::Form;
+use crate::bounds_list::BoundsList;
+use crate::decoded::DecodedPages;
 use crate::error::Error;
 use crate::file_index::FileIndex;
 use crate::int96::Int96Columns;
@@ -28,6 +30,10 @@ pub struct Prepared {
     pub(crate) form: Form,
     pub(crate) row_limit: Option<u32>,
     pub(crate) limits: Arc<Limits>,
+    /// What the footer says of the key column, per row group.
+    pub(crate) groups: BoundsList,
+    pub(crate) int96: Int96Columns,
+    decoded: Option<Arc<DecodedPages>>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -91,7 +97,26 @@ impl Prepared {
     pub fn new(index: Arc<FileIndex>, query: &Query, limits: Arc<Limits>) -> Result<Self, Error> {
         let column = index.key_column(query.key_column.as_deref())?;
         let projection = Arc::new(Projection::resolve(index.schema(), query.columns.as_deref())?);
-        Ok(Self { index, column, projection, form: query.form, row_limit: query.row_limit, limits })
+        let plain = Self::of_columns(index, column, projection, limits);
+        Ok(Self { form: query.form, row_limit: query.row_limit, ..plain })
+    }
+
+    /// The same with a cache of decoded data pages, which searches then look into first and add to.
+    pub fn with_decoded(mut self, decoded: Arc<DecodedPages>) -> Self {
+        self.decoded = Some(decoded);
+        self
+    }
+
+    /// The cache of decoded data pages; none where the answer consists of stored ones.
+    pub(crate) fn decoded(&self) -> Option<&DecodedPages> {
+        self.decoded.as_deref().filter(|_| self.form != Form::Pages)
+    }
+
+    /// Row groups that may hold any of the keys, by their bounds, ascending.
+    pub(crate) fn candidates(&self, probes: &Probes) -> Vec<usize> {
+        let mut groups = self.groups.candidates(probes);
+        groups.retain(|group| self.index.groups[*group].rows > 0);
+        groups
     }
 
     /// A question for compact rows of columns that were found already.
@@ -101,7 +126,11 @@ impl Prepared {
         projection: Arc<Projection>,
         limits: Arc<Limits>,
     ) -> Self {
-        Self { index, column, projection, form: Form::CompactRows, row_limit: None, limits }
+        let int96 = Int96Columns::new(&projection, index.schema());
+        let groups = (0..index.groups.len()).map(|group| index.group_bounds(group, &column));
+        let groups = BoundsList::new(groups.collect());
+        let (form, row_limit) = (Form::CompactRows, None);
+        Self { index, column, projection, form, row_limit, limits, groups, int96, decoded: None }
     }
 
     /// The file's index.
@@ -126,7 +155,7 @@ impl Prepared {
 
     /// Whether every answer has exactly [`Prepared::schema`]: INT96 timestamps choose their unit by their values.
     pub fn is_schema_fixed(&self) -> bool {
-        Int96Columns::new(&self.projection, self.index.schema()).is_empty()
+        self.int96.is_empty()
     }
 
     /// The answer's form.
@@ -162,7 +191,7 @@ impl Prepared {
     /// A key that cannot be read as the column's type.
     pub fn may_hold(&self, keys: &[Key]) -> Result<bool, Error> {
         let probes = Probes::new(keys, &self.column)?;
-        Ok((0..self.index.groups.len()).any(|group| self.index.group_may_hold(group, &self.column, &probes)))
+        Ok(!self.candidates(&probes).is_empty())
     }
 }
 

@@ -54,7 +54,7 @@ impl Projection {
         leaves.sort_unstable();
         leaves.dedup();
         let read = Read::new(schema, &leaves)?;
-        let (whole, roots) = roots(&read.descr, schema, &leaves)?;
+        let (whole, roots) = roots(&read, schema, &leaves)?;
         let (mut columns, mut paths) = (Vec::with_capacity(asked.len()), Vec::with_capacity(asked.len()));
         for (name, named) in asked {
             let (path, ty) = read.reach(named)?;
@@ -102,10 +102,12 @@ fn key_at(schema: &SchemaTree, leaf: usize, named: Named) -> Result<KeyColumn, E
 }
 
 /// The part of a schema that is read, as Arrow's types and ours.
-struct Read<'a> {
+pub(crate) struct Read<'a> {
     schema: &'a SchemaTree,
     leaves: &'a [usize],
-    descr: SchemaDescriptor,
+    pub(crate) descr: SchemaDescriptor,
+    /// Arrow's types of the root columns.
+    pub(crate) arrow: Vec<DataType>,
     /// Ordinals in the file of the root columns, and their types.
     roots: Vec<usize>,
     types: Vec<Type>,
@@ -121,7 +123,8 @@ impl<'a> Read<'a> {
         let types = typed_roots(schema, leaves, arrow.fields().iter().map(AsRef::as_ref))?;
         let mut roots: Vec<usize> = leaves.iter().map(|leaf| schema.root_of(*leaf)).collect();
         roots.dedup();
-        Ok(Self { schema, leaves, descr, roots, types })
+        let arrow = arrow.fields().iter().map(|field| field.data_type().clone()).collect();
+        Ok(Self { schema, leaves, descr, arrow, roots, types })
     }
 
     /// The way to a column through the record batch, and its type.

@@ -5,10 +5,11 @@
 //! bounds allow.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::{Array, ArrayRef, NullArray, RecordBatch, RecordBatchOptions};
-use arrow_schema::{DataType, Field, FieldRef, Schema};
+use arrow_array::{Array, ArrayRef, NullArray};
+use arrow_schema::{DataType, Field, FieldRef};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups, RowSelection, RowSelector};
 use parquet::arrow::{FieldLevels, ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
@@ -20,13 +21,17 @@ use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use crate::arrow_stream::nullable;
 use crate::data_page::{Dictionary, OneChunk, PageSequence, Reading, Stop};
 use crate::decimal_bytes::{decimal_type, to_decimals};
+use crate::decoded::{DecodedRows, MAX_PAGE_BYTES, rows_of};
 use crate::error::Error;
 use crate::fetched_group::FetchedGroup;
+use crate::flat_rows::FlatType;
 use crate::guard::decoding;
 use crate::int96::INT96_BYTES;
+use crate::limits::Limits;
 use crate::nested_arrays::with_leaves;
 use crate::page_place::ColumnName;
-use crate::projection::Projection;
+use crate::projection::{Projection, Read};
+use crate::row_batch::{RootRows, RowBatch};
 use crate::schema_tree::SchemaTree;
 
 /// One root column as it is read.
@@ -39,6 +44,10 @@ pub(crate) struct Root {
     decimals: Vec<Option<DataType>>,
     /// For reading it alone; made when that is needed.
     levels: OnceLock<FieldLevels>,
+    /// Set where rows are picked out of data pages as they are.
+    flat: Option<FlatType>,
+    /// How decoded pages of just these leaves are named.
+    pub(crate) code: Option<u64>,
 }
 
 impl Root {
@@ -57,26 +66,28 @@ fn field_levels(fields: Vec<TypePtr>) -> Result<FieldLevels, Error> {
     Ok(parquet_to_arrow_field_levels(&schema, ProjectionMask::all(), None)?)
 }
 
-/// All of these ascending leaves for the array readers, and the root columns one by one; `read` is the schema of these
-/// leaves alone.
+/// All of these ascending leaves for the array readers, and the root columns one by one; `read` is the part of the
+/// schema that has these leaves alone.
 ///
 /// # Errors
 /// A type that cannot be read.
-pub(crate) fn roots(
-    read: &SchemaDescriptor,
-    schema: &SchemaTree,
-    leaves: &[usize],
-) -> Result<(FieldLevels, Vec<Root>), Error> {
+pub(crate) fn roots(read: &Read<'_>, schema: &SchemaTree, leaves: &[usize]) -> Result<(FieldLevels, Vec<Root>), Error> {
     let of_one_root = leaves.chunk_by(|a, b| schema.root_of(*a) == schema.root_of(*b));
-    let fields = read.root_schema().get_fields();
+    let fields = read.descr.root_schema().get_fields();
     let mut roots = Vec::with_capacity(fields.len());
-    for (leaves, field) in of_one_root.zip(fields) {
+    for ((leaves, field), ty) in of_one_root.zip(fields).zip(&read.arrow) {
         let mut decimals = Vec::new();
         decimals_of(field, &mut decimals);
         if decimals.iter().all(Option::is_none) {
             decimals.clear();
         }
-        roots.push(Root { leaves: leaves.to_vec(), field: readable(field)?, decimals, levels: OnceLock::new() });
+        let readable = readable(field)?;
+        let is_plain = field.is_primitive() && Arc::ptr_eq(&readable, field);
+        let flat = leaves.first().filter(|_| is_plain).and_then(|leaf| FlatType::new(&schema.column(*leaf), ty));
+        let is_whole =
+            leaves.first().is_some_and(|leaf| schema.root_leaves(schema.root_of(*leaf)).len() == leaves.len());
+        let (code, levels) = (rows_of(leaves, is_whole), OnceLock::new());
+        roots.push(Root { leaves: leaves.to_vec(), field: readable, decimals, levels, flat, code });
     }
     Ok((field_levels(roots.iter().map(|root| root.field.clone()).collect())?, roots))
 }
@@ -129,14 +140,14 @@ impl Projection {
         group: &FetchedGroup<'_>,
         rows: &[u64],
         wanted: &dyn Fn(usize) -> bool,
-        take: &mut dyn FnMut(&RecordBatch) -> Result<(), Error>,
+        take: &mut dyn FnMut(&RowBatch) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut most = group.most_rows();
         let mut rest = rows;
         while !rest.is_empty() {
             let batch = self.read_first(group, rest, &mut most, wanted)?;
             take(&batch)?;
-            rest = &rest[batch.num_rows()..];
+            rest = &rest[batch.rows..];
         }
         Ok(())
     }
@@ -152,7 +163,7 @@ impl Projection {
         rows: &[u64],
         most: &mut usize,
         wanted: &dyn Fn(usize) -> bool,
-    ) -> Result<RecordBatch, Error> {
+    ) -> Result<RowBatch, Error> {
         let mut window = &rows[..group.affordable(rows).min(*most)];
         loop {
             match self.read_window(group, window, wanted) {
@@ -177,26 +188,44 @@ impl Projection {
         group: &FetchedGroup<'_>,
         rows: &[u64],
         wanted: &dyn Fn(usize) -> bool,
-    ) -> Result<RecordBatch, Stop> {
-        // The usual rows of usual files are read with one reader. What went wrong there is said by the column's own.
-        if group.is_small(rows)
-            && (0..self.roots.len()).all(wanted)
-            && let Ok(columns) = self.read_together(group, rows)
-        {
-            return batch(columns, rows.len());
-        }
+    ) -> Result<RowBatch, Stop> {
         let mut columns = Vec::with_capacity(self.roots.len());
+        let is_quick = |(i, root): (usize, &Root)| root.flat.is_some() || !group.decoded_of(i).is_empty();
+        // Nested rows of usual files are read with one reader. What went wrong there is said by the column's own.
+        if !self.roots.iter().enumerate().any(is_quick)
+            && group.is_small(rows)
+            && (0..self.roots.len()).all(wanted)
+            && let Ok(read) = self.read_together(group, rows)
+        {
+            columns.extend(read.into_iter().map(|(_, array)| RootRows::of(array)));
+            return Ok(RowBatch { columns, rows: rows.len() });
+        }
         let mut bytes = 0;
         for (i, root) in self.roots.iter().enumerate() {
-            let column: Column =
-                if wanted(i) { read_alone(root, group, rows)? } else { (null_field(), null_array(rows.len())) };
-            bytes += column.1.to_data().get_slice_memory_size().unwrap_or(0);
+            if !wanted(i) {
+                columns.push(RootRows::of(Arc::new(NullArray::new(rows.len()))));
+                continue;
+            }
+            let (column, new_bytes) = read_root(root, group.decoded_of(i), group, rows)?;
+            bytes += new_bytes;
             if bytes > group.value_bytes() {
                 return Err(Stop::TooMuch);
             }
             columns.push(column);
         }
-        batch(columns, rows.len())
+        Ok(RowBatch { columns, rows: rows.len() })
+    }
+
+    /// All rows of a data page of one root column, whose pages are all there; none where they take more than a decoded
+    /// page may, or cannot be read.
+    pub(crate) fn decode_whole(&self, root: usize, group: &mut FetchedGroup<'_>, rows: Range<u64>) -> Option<ArrayRef> {
+        let root = self.roots.get(root)?;
+        let rows: Vec<u64> = rows.collect();
+        let small = Limits { answer_bytes: MAX_PAGE_BYTES / 2, ..Limits::clone(&group.limits) };
+        let limits = std::mem::replace(&mut group.limits, Arc::new(small));
+        let array = read_array(root, group, &rows);
+        group.limits = limits;
+        array.ok().filter(|array| array.get_array_memory_size() <= MAX_PAGE_BYTES)
     }
 
     fn read_together(&self, group: &FetchedGroup<'_>, rows: &[u64]) -> Result<Vec<Column>, Stop> {
@@ -210,19 +239,50 @@ impl Projection {
 /// A root column's values.
 type Column = (FieldRef, ArrayRef);
 
-fn null_field() -> FieldRef {
-    Arc::new(Field::new("", DataType::Null, true))
+/// Rows of one root column, those of decoded pages from there; with the bytes of what was read.
+fn read_root(
+    root: &Root,
+    decoded: &[Arc<DecodedRows>],
+    group: &FetchedGroup<'_>,
+    rows: &[u64],
+) -> Result<(RootRows, usize), Stop> {
+    if decoded.is_empty() {
+        let array = read_array(root, group, rows)?;
+        let bytes = array.to_data().get_slice_memory_size().unwrap_or(0);
+        return Ok((RootRows::of(array), bytes));
+    }
+    let mut arrays: Vec<ArrayRef> = decoded.iter().map(|page| page.array.clone()).collect();
+    let (mut places, mut rest, mut next) = (Vec::with_capacity(rows.len()), Vec::new(), 0);
+    for row in rows {
+        while decoded.get(next).is_some_and(|page| page.end() <= *row) {
+            next += 1;
+        }
+        match decoded.get(next).and_then(|page| row.checked_sub(page.first_row)) {
+            Some(place) => places.push((next as u32, place as u32)),
+            None => {
+                places.push((arrays.len() as u32, rest.len() as u32));
+                rest.push(*row);
+            }
+        }
+    }
+    let mut bytes = 0;
+    if !rest.is_empty() {
+        let array = read_array(root, group, &rest)?;
+        bytes = array.to_data().get_slice_memory_size().unwrap_or(0);
+        arrays.push(array);
+    }
+    Ok((RootRows::placed(arrays, places), bytes))
 }
 
-fn null_array(rows: usize) -> ArrayRef {
-    Arc::new(NullArray::new(rows))
-}
-
-fn batch(columns: Vec<Column>, rows: usize) -> Result<RecordBatch, Stop> {
-    let (fields, arrays): (Vec<FieldRef>, Vec<ArrayRef>) = columns.into_iter().unzip();
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
-        .map_err(|error| Error::corrupt(error.to_string()).into())
+/// Rows of one root column from its data pages.
+fn read_array(root: &Root, group: &FetchedGroup<'_>, rows: &[u64]) -> Result<ArrayRef, Stop> {
+    if let (Some(flat), [leaf]) = (&root.flat, &root.leaves[..])
+        && let Some(pages) = group.leaves.get(leaf)
+        && let Some(array) = flat.read(pages, rows, group.value_bytes())?
+    {
+        return Ok(array);
+    }
+    Ok(read_alone(root, group, rows)?.1)
 }
 
 /// Reads one root column with no other one's pages inflated.

@@ -4,12 +4,10 @@
 //! found rows from the projected columns' data pages. All row groups go in step, so that each round of reading asks for
 //! everything it needs at once. What is missing to go on is asked for; whatever was learned stays in the [`FileIndex`].
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::answer::{AnswerWriter, FileAnswer, Form, KeyStatus};
-use crate::chunk::PageTable;
 use crate::error::Error;
 use crate::fetched::{Fetched, Wanted};
 use crate::file_index::FileIndex;
@@ -20,6 +18,7 @@ use crate::key_scan::{Match, too_many_rows};
 use crate::limits::Limits;
 use crate::machine::{Fed, Machine, Piece, Step};
 use crate::prepared::Prepared;
+use crate::stretch::{PageTables, Stretch};
 
 /// One question to a file.
 #[derive(Debug, Clone)]
@@ -63,12 +62,14 @@ pub(crate) struct Plan {
     pub(crate) probes: Probes,
     /// How many keys are asked for.
     pub(crate) keys: usize,
+    /// Decisions are put in words.
+    pub(crate) is_noted: bool,
 }
 
 impl Plan {
     /// A plan without a key: for who goes through all rows of a column or of a file.
     pub(crate) fn without_keys(prepared: Arc<Prepared>) -> Self {
-        Self { prepared, probes: Probes::default(), keys: 0 }
+        Self { prepared, probes: Probes::default(), keys: 0, is_noted: false }
     }
 }
 
@@ -87,12 +88,12 @@ impl std::fmt::Debug for Search {
 }
 
 impl Search {
-    /// Plans a search.
+    /// Plans a search, with notes.
     ///
     /// # Errors
     /// No such column; a key that cannot be read as its column's type.
     pub fn new(index: Arc<FileIndex>, query: Arc<Query>, limits: Arc<Limits>) -> Result<Self, Error> {
-        Self::of(Arc::new(Prepared::new(index, &query, limits)?), &query.keys)
+        Ok(Self::of(Arc::new(Prepared::new(index, &query, limits)?), &query.keys)?.noted())
     }
 
     /// Plans a search of which all but the keys is known already.
@@ -100,15 +101,11 @@ impl Search {
     /// # Errors
     /// A key that cannot be read as its column's type.
     pub fn of(prepared: Arc<Prepared>, keys: &[Key]) -> Result<Self, Error> {
-        let (index, column) = (&prepared.index, &prepared.column);
-        let probes = Probes::new(keys, column)?;
-        let candidates: Vec<usize> =
-            (0..index.groups.len()).filter(|group| index.group_may_hold(*group, column, &probes)).collect();
-        let notes =
-            vec![format!("{} of {} row groups by bounds of `{}`", candidates.len(), index.groups.len(), column.name)];
+        let probes = Probes::new(keys, &prepared.column)?;
+        let candidates = prepared.candidates(&probes);
         let groups = candidates.into_iter().map(GroupSearch::new).collect();
-        let plan = Plan { prepared, probes, keys: keys.len() };
-        let fetched = Fetched::default();
+        let plan = Plan { prepared, probes, keys: keys.len(), is_noted: false };
+        let (fetched, notes) = (Fetched::default(), Vec::new());
         Ok(Self { plan, groups, fetched, writing: None, speculated: false, stage: "plan", notes })
     }
 
@@ -132,11 +129,18 @@ impl Search {
                 groups.push(GroupSearch::at(number, rows));
             }
         }
-        let all = prepared.index.groups.len();
-        let notes = vec![format!("{} of {all} row groups by the keymap of `{}`", groups.len(), prepared.column.name)];
-        let plan = Plan { prepared, probes, keys: keys.len() };
-        let fetched = Fetched::default();
+        let plan = Plan { prepared, probes, keys: keys.len(), is_noted: false };
+        let (fetched, notes) = (Fetched::default(), Vec::new());
         Ok(Self { plan, groups, fetched, writing: None, speculated: false, stage: "plan", notes })
+    }
+
+    /// The same search with its decisions in words in [`FileAnswer::notes`], which cost more than a hot lookup does.
+    pub fn noted(mut self) -> Self {
+        self.plan.is_noted = true;
+        let (groups, of) = (self.groups.len(), self.plan.index.groups.len());
+        let by = if self.groups.iter().any(GroupSearch::is_at_rows) { "the keymap" } else { "bounds" };
+        self.notes.push(format!("{groups} of {of} row groups by {by} of `{}`", self.plan.column.name));
+        self
     }
 
     fn need(&mut self, wanted: Wanted) -> Step<FileAnswer> {
@@ -185,9 +189,13 @@ impl Search {
     /// Writes found rows in file order while their values are there, and wants those that are not.
     fn write(&mut self, writing: &mut Writing, wanted: &mut Wanted) -> Result<(), Error> {
         while let Some(group) = self.groups.get_mut(writing.next) {
-            let Some(rows) = group.next_rows(&self.plan, &mut self.fetched, wanted)? else { break };
-            writing.answer.add(&self.plan, &group.found(rows.clone()), &self.fetched)?;
-            if group.wrote(&self.plan, rows, &mut self.fetched) {
+            if !group.next_rows(&self.plan, &mut self.fetched, wanted)? {
+                break;
+            }
+            if let Some(found) = group.found() {
+                writing.answer.add(&self.plan, &found, &self.fetched)?;
+            }
+            if group.wrote(&mut self.fetched) {
                 self.notes.append(&mut group.take_notes());
                 writing.next += 1;
             }
@@ -285,14 +293,7 @@ pub(crate) struct FoundRows<'a> {
     /// Rows within the group with their keys, ascending.
     pub(crate) matches: &'a [Match],
     /// Page tables of the projected leaves.
-    pub(crate) tables: &'a BTreeMap<usize, Arc<PageTable>>,
-}
-
-impl FoundRows<'_> {
-    /// The distinct rows, ascending.
-    pub(crate) fn rows(&self) -> Vec<u64> {
-        let mut rows: Vec<u64> = self.matches.iter().map(|(row, _)| *row).collect();
-        rows.dedup();
-        rows
-    }
+    pub(crate) tables: &'a PageTables,
+    /// What is read of which column.
+    pub(crate) stretch: &'a Stretch,
 }

@@ -35,6 +35,13 @@ impl Tables {
         Self { with_bounds: false, ..Self::new(group) }
     }
 
+    /// Puts a decision in words, if anybody reads them.
+    pub(crate) fn note(&mut self, plan: &Plan, words: impl FnOnce() -> String) {
+        if plan.is_noted {
+            self.notes.push(words());
+        }
+    }
+
     pub(crate) fn known(&self) -> &BTreeMap<usize, Arc<PageTable>> {
         &self.known
     }
@@ -105,15 +112,16 @@ impl Tables {
         let (Some(offsets), None | Some(Some(_))) = (offsets, &column_index) else { return Ok(None) };
         let rows = plan.index.groups[self.group].rows;
         let Ok(table) = PageTable::from_offset_index(&offsets, &range, rows, &plan.limits) else {
-            self.notes
-                .push(format!("row group {}: the offset index of leaf {leaf} is damaged and not used", self.group));
+            let group = self.group;
+            self.note(plan, || format!("row group {group}: the offset index of leaf {leaf} is damaged and not used"));
             self.distrusted.insert(leaf);
             return self.learned_table(plan, leaf, range, fetched, wanted);
         };
         Ok(Some(match column_index.flatten().map(|bytes| read_column_index(&bytes, &plan.limits)) {
             Some(Ok(index)) => table.with_bounds(&index, &plan.column, plan.index.is_type_ordered(leaf)),
             Some(Err(error)) => {
-                self.notes.push(format!("row group {}: {error}: not used", self.group));
+                let group = self.group;
+                self.note(plan, || format!("row group {group}: {error}: not used"));
                 table
             }
             None => table,
@@ -154,7 +162,8 @@ impl Tables {
             fetched.let_go(&window);
             if let Some(table) = learned.map_err(|error| about(plan, (self.group, leaf), None, error))? {
                 self.learning.remove(&leaf);
-                self.notes.push(format!("row group {}: learned the data pages of leaf {leaf}", self.group));
+                let group = self.group;
+                self.note(plan, || format!("row group {group}: learned the data pages of leaf {leaf}"));
                 return Ok(Some(table));
             }
         }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 
 use super::FileIndex;
+use crate::bounds_list::BoundsList;
 use crate::chunk::PageTable;
 use crate::error::Error;
 use crate::footer::{self, Bound, Chunk, Footer, MAX_BOUND_BYTES, RowGroup, Stats};
@@ -447,7 +448,7 @@ impl<'a> Reader<'a> {
             if count > self.left() / MIN_BOUNDS_BYTES {
                 return Err(self.error("it claims more bounds than there are bytes"));
             }
-            bounds = Some((0..count).map(|_| self.bounds()).collect::<Result<_, _>>()?);
+            bounds = Some(BoundsList::new((0..count).map(|_| self.bounds()).collect::<Result<_, _>>()?));
         }
         Ok(PageTable { dictionary, pages: pages.into(), rows, aligned: flags & ALIGNED != 0, bounds })
     }
@@ -571,7 +572,7 @@ mod tests {
                     pages: locations.into(),
                     rows,
                     aligned,
-                    bounds: has_bounds.then(|| bounds.into()),
+                    bounds: has_bounds.then(|| BoundsList::new(bounds)),
                 }
             },
         )

@@ -54,7 +54,7 @@ impl HashedDictionary {
         };
         let descr = ColumnDescriptor::new(column.descr.self_type_ptr(), 0, 0, ColumnPath::new(Vec::new()));
         let mut hashes = Hashes(Vec::with_capacity(num_values as usize * 8));
-        let values = [KeyPage { page: values, first_row: 0 }];
+        let values = [KeyPage { page: values, first_row: 0, keep: false }];
         read(column, (None, Arc::new(descr)), &values, &mut hashes)?;
         let optional = column.descr.max_def_level() > 0;
         let repetition = if optional { Repetition::OPTIONAL } else { Repetition::REQUIRED };
@@ -151,7 +151,7 @@ fn read_pages<T: DataType>(
 ) -> Result<(), Error> {
     let max_def = column.max_def_level();
     let (mut levels, mut values) = (Vec::new(), Vec::new());
-    for KeyPage { page, first_row } in pages {
+    for KeyPage { page, first_row, .. } in pages {
         let all = page.num_values() as usize;
         let unfolds = page.encoding() == Encoding::DELTA_BYTE_ARRAY;
         let bytes = page.buffer().len().max(1);

@@ -117,7 +117,7 @@ impl Walk {
                 let page = page.and_then(|page| agreeing(page, &rows));
                 let page = page.map_err(|error| said(Some((number, range.start)), error))?;
                 bytes += page.buffer().len();
-                pages.push(KeyPage { page, first_row: group_row + rows.start });
+                pages.push(KeyPage { page, first_row: group_row + rows.start, keep: false });
                 fetched.let_go(&range);
             }
             if pages.is_empty() {

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-
 use crate::answer::fetched_group;
 use crate::arrow_rows::RowWriter;
 use crate::chunk::PageTable;
@@ -29,7 +27,9 @@ use crate::ready::block::{PackedPart, Packer};
 use crate::ready::columns::StoredColumns;
 use crate::ready::head::{HeadWriter, Stored};
 use crate::ready::stretch::Stretch;
-use crate::search::{FoundRows, Plan};
+use crate::row_batch::RowBatch;
+use crate::search::Plan;
+use crate::stretch::pages_of;
 use crate::tables::{Tables, about};
 
 /// Rows that are decoded at a time: enough that data pages are seldom inflated twice, and at 100 bytes a row 13 MB.
@@ -61,7 +61,7 @@ struct State {
     /// Bytes that the stretch's pages inflate to, and that were inflated for it so far.
     inflated: (u64, u64),
     /// Decoded rows, and how many of them are written.
-    batch: Option<(RecordBatch, usize)>,
+    batch: Option<(RowBatch, usize)>,
     row_writer: RowWriter,
     /// There are none: such columns are refused.
     int96: Int96Columns,
@@ -191,7 +191,7 @@ impl State {
     /// Writes decoded rows; true when a part is full or should end.
     fn write(&mut self) -> Result<bool, Error> {
         if let Some((batch, written)) = &mut self.batch {
-            while *written < batch.num_rows() || !self.row.is_empty() {
+            while *written < batch.rows || !self.row.is_empty() {
                 if self.row.is_empty() {
                     let (columns, row) = ((&*self.plan.projection, &self.int96), (&*batch, *written));
                     self.row_writer.write(columns, row, &mut self.row, &mut Vec::new())?;
@@ -251,8 +251,8 @@ impl State {
         let Some(stretch) = &self.stretch else { return Ok(()) };
         let end = stretch.rows.end.min(self.next_row + BATCH_ROWS);
         let rows: Vec<u64> = (self.next_row..end).collect();
-        let found = FoundRows { group: self.group, matches: &[], tables: self.tables.known() };
-        let group = fetched_group(&self.plan, &found, &rows, &self.fetched)?;
+        let pages = pages_of(&self.plan, self.tables.known(), &rows);
+        let group = fetched_group(&self.plan, (self.group, self.tables.known()), &pages, &self.fetched)?;
         if let Err(error) = check_rows(&group) {
             return self.distrust_key(error);
         }
@@ -273,7 +273,7 @@ impl State {
             )));
         }
         drop(group);
-        self.next_row += batch.num_rows() as u64;
+        self.next_row += batch.rows as u64;
         self.batch = Some((batch, 0));
         if self.next_row >= stretch.rows.end {
             for range in &stretch.done {
@@ -340,9 +340,10 @@ fn check_narrow_keys(
     for page in table.pages_of(&stretch.rows) {
         let mut scan = KeyScan::new(vec![page], 0, None, true);
         scan.dictionary.clone_from(&dictionary);
-        let pages = vec![KeyPage { page: read(&table.page_range(page))?, first_row: table.page_rows(page).start }];
+        let first_row = table.page_rows(page).start;
+        let pages = vec![KeyPage { page: read(&table.page_range(page))?, first_row, keep: false }];
         decoding(&ColumnName(&columns.key.descr), || {
-            scan.go_through((&columns.key, &Probes::default()), pages, &plan.limits)
+            scan.go_through((&columns.key, &Probes::default()), pages, &mut Vec::new(), &plan.limits)
         })?;
         for bounds in scan.take_learned().into_iter().flatten() {
             let Some((Point::Int(min), Point::Int(max))) = bounds.range else { continue };

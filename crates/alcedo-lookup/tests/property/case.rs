@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alcedo_lookup::answer::{FileAnswer, Form};
+use alcedo_lookup::decoded::DecodedPages;
 use alcedo_lookup::derived::Built;
 use alcedo_lookup::file_index::FileIndex;
 use alcedo_lookup::key::Key;
@@ -27,6 +28,8 @@ use crate::writing::{Row, Writing, row_groups, write};
 
 /// Per file.
 const QUERIES: usize = 10;
+/// Room for all decoded pages of a file.
+const DECODED_BYTES: u64 = 64 << 20;
 
 /// A file and the rows that are in it.
 pub(crate) struct Case {
@@ -35,6 +38,7 @@ pub(crate) struct Case {
     pub(crate) file: Bytes,
     focus: Option<Column>,
     random: Random,
+    decoded: Arc<DecodedPages>,
     /// Everything that was drawn, for the report of a failure.
     pub(crate) described: String,
 }
@@ -74,7 +78,8 @@ impl Case {
             writing.described,
             changes.join(", "),
         );
-        Self { schema, rows, file, focus, random, described }
+        let decoded = Arc::new(DecodedPages::new(DECODED_BYTES));
+        Self { schema, rows, file, focus, random, decoded, described }
     }
 
     /// # Errors
@@ -159,16 +164,27 @@ impl Case {
         if !may_hold && !truth.rows.is_empty() {
             return Err(format!("may_hold says no, the scan has {:?}", truth.rows));
         }
-        let search = Search::new(index.clone(), query.clone(), limits.clone());
-        let search = search.map_err(|e| format!("the plan: {e}"))?;
+        let search = Search::new(index.clone(), query.clone(), limits.clone()).map_err(|e| format!("the plan: {e}"))?;
         let answer = reading.drive(search)?;
         check(&answer, asked, &truth, (&self.schema, &self.rows))?;
+        // A page is kept when it is asked for again; then it is asked for once more.
+        let prepare = || Prepared::new(index.clone(), &query, limits.clone()).map_err(|e| format!("preparing: {e}"));
+        let (plain, prepared) = (Arc::new(prepare()?), Arc::new(prepare()?.with_decoded(self.decoded.clone())));
+        for time in ["first", "second", "third"] {
+            let search = Search::of(prepared.clone(), &query.keys).map_err(|e| format!("the plan: {e}"))?;
+            let answer = reading.drive(search)?;
+            check(&answer, asked, &truth, (&self.schema, &self.rows))
+                .map_err(|problem| format!("with decoded pages, {time} time: {problem}"))?;
+        }
         if form != Form::CompactRows {
             return Ok(());
         }
-        let prepared = Prepared::new(index.clone(), &query, limits.clone()).map_err(|e| format!("preparing: {e}"))?;
-        let answer = by_keymap(&Arc::new(prepared), &query.keys, reading).map_err(|e| format!("by keymap: {e}"))?;
-        check(&answer, asked, &truth, (&self.schema, &self.rows)).map_err(|problem| format!("by keymap: {problem}"))
+        for prepared in [plain, prepared] {
+            let answer = by_keymap(&prepared, &query.keys, reading).map_err(|e| format!("by keymap: {e}"))?;
+            let rows = (&self.schema[..], &self.rows[..]);
+            check(&answer, asked, &truth, rows).map_err(|problem| format!("by keymap: {problem}"))?;
+        }
+        Ok(())
     }
 }
 

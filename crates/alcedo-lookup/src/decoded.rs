@@ -1,0 +1,328 @@
+//! Data pages that were decoded and are kept in memory, so that the next key in one costs no read and no decoding.
+//!
+//! It knows nothing of files: a page is named by a number of its file version, its row group, its column and its first
+//! row. Decoding a whole page costs more than picking one row out of it, so a page is decoded whole only when it was
+//! asked for several times within the cache's memory, and more often when others would have to go for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use arrow_array::{Array, ArrayRef};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::decoded_keys::DecodedKeys;
+
+/// Bytes that one decoded page may take: a page whose values unfold to more is read row by row. It is many usual pages
+/// of 1 MiB, and few of the smallest sensible budgets.
+pub(crate) const MAX_PAGE_BYTES: usize = 8 << 20;
+/// Bytes that an entry takes beside its values: key, slot of the cache, headers of arrays.
+const ENTRY_BYTES: u64 = 256;
+/// A page as small as this is expected at least: how many entries a budget is laid out for.
+const LEAST_PAGE_BYTES: u64 = 16 << 10;
+/// Touches after which a page is decoded while there is room.
+const TOUCHES_WITH_ROOM: u8 = 2;
+/// Touches after which a page is decoded though another one has to go: a page that comes back only by chance among ten
+/// times as many as fit is rarely touched so often.
+const TOUCHES_WHEN_FULL: u8 = 4;
+/// Counters per expected entry, so that few pages share one.
+const COUNTERS_PER_ENTRY: u64 = 4;
+/// Touches at least within which a page must come back: budgets of few pages remember as long as this.
+const MIN_MEMORY: u64 = 128;
+/// Fewest and most counters, a byte each.
+const MIN_COUNTERS: u64 = 4 << 10;
+const MAX_COUNTERS: u64 = 4 << 20;
+
+/// One page of one column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PageKey {
+    /// The file version.
+    pub(crate) owner: u128,
+    /// The row group, by whatever number its owner gives it.
+    pub(crate) group: u64,
+    /// The column and what is kept of it, see [`rows_of`] and [`keys_of`].
+    pub(crate) column: u64,
+    /// The first row within the row group.
+    pub(crate) first_row: u64,
+}
+
+/// The column code of a root column's rows of which these leaves are read; none where that is not told by a number.
+pub(crate) fn rows_of(leaves: &[usize], is_whole: bool) -> Option<u64> {
+    match leaves {
+        [leaf, ..] if is_whole => Some((*leaf as u64) << 2),
+        [leaf] => Some((*leaf as u64) << 2 | 1),
+        _ => None,
+    }
+}
+
+/// The column code of a leaf's values as keys.
+pub(crate) fn keys_of(leaf: usize) -> u64 {
+    (leaf as u64) << 2 | 2
+}
+
+/// The rows of one data page of a root column.
+#[derive(Debug)]
+pub(crate) struct DecodedRows {
+    /// The number of its first row within the row group.
+    pub(crate) first_row: u64,
+    pub(crate) array: ArrayRef,
+}
+
+impl DecodedRows {
+    pub(crate) fn end(&self) -> u64 {
+        self.first_row + self.array.len() as u64
+    }
+}
+
+#[derive(Clone)]
+enum Entry {
+    Rows(Arc<DecodedRows>),
+    Keys(Arc<DecodedKeys>),
+    /// It unfolds to more than a page may.
+    TooLarge,
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<PageKey, Entry> for Weigh {
+    fn weight(&self, _key: &PageKey, entry: &Entry) -> u64 {
+        ENTRY_BYTES
+            + match entry {
+                Entry::Rows(rows) => rows.array.get_array_memory_size() as u64,
+                Entry::Keys(keys) => keys.bytes() as u64,
+                Entry::TooLarge => 0,
+            }
+    }
+}
+
+/// What is to be done with a page.
+pub(crate) enum Found<T> {
+    Decoded(Arc<T>),
+    /// It is asked for often: decode it whole and keep it.
+    Decode,
+    /// Read what is needed of it.
+    Pass,
+}
+
+/// A cache of decoded data pages within a budget of bytes.
+pub struct DecodedPages {
+    cache: Cache<PageKey, Entry, Weigh>,
+    heat: Heat,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl std::fmt::Debug for DecodedPages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DecodedPages").field("bytes", &self.bytes()).field("capacity", &self.capacity()).finish()
+    }
+}
+
+impl DecodedPages {
+    /// An empty cache of at most so many bytes; 0 keeps nothing.
+    pub fn new(capacity_bytes: u64) -> Self {
+        let entries = usize::try_from(capacity_bytes / LEAST_PAGE_BYTES).unwrap_or(usize::MAX);
+        let cache = Cache::with_weighter(entries, capacity_bytes, Weigh);
+        Self { cache, heat: Heat::new(capacity_bytes), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// Another budget; what does not fit any more goes. What counts how often pages are asked for stays as large as it
+    /// was made.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.cache.set_capacity(bytes);
+    }
+
+    /// Bytes that the decoded pages may take.
+    pub fn capacity(&self) -> u64 {
+        self.cache.capacity()
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    /// How many they are.
+    pub fn pages(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Questions for a page that was there.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Questions for a page that was not.
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn rows(&self, key: &PageKey) -> Found<DecodedRows> {
+        self.find(key, |entry| match entry {
+            Entry::Rows(rows) => Some(rows),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn keys(&self, key: &PageKey) -> Found<DecodedKeys> {
+        self.find(key, |entry| match entry {
+            Entry::Keys(keys) => Some(keys),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn put_rows(&self, key: PageKey, rows: &Arc<DecodedRows>) {
+        self.cache.insert(key, Entry::Rows(rows.clone()));
+    }
+
+    pub(crate) fn put_keys(&self, key: PageKey, keys: DecodedKeys) {
+        self.cache.insert(key, Entry::Keys(Arc::new(keys)));
+    }
+
+    /// The page unfolds to too much: it is not to be tried again.
+    pub(crate) fn refuse(&self, key: PageKey) {
+        self.cache.insert(key, Entry::TooLarge);
+    }
+
+    /// Whether a page is there; nobody asked for it.
+    pub(crate) fn has(&self, key: &PageKey) -> bool {
+        matches!(self.cache.peek(key), Some(Entry::Rows(_) | Entry::Keys(_)))
+    }
+
+    fn find<T>(&self, key: &PageKey, of: impl FnOnce(Entry) -> Option<Arc<T>>) -> Found<T> {
+        match self.cache.get(key) {
+            Some(entry) => match of(entry) {
+                Some(page) => {
+                    self.hits.fetch_add(1, Ordering::Relaxed);
+                    Found::Decoded(page)
+                }
+                None => self.miss(|| Found::Pass),
+            },
+            None => self.miss(|| {
+                let capacity = self.capacity();
+                if capacity == 0 {
+                    return Found::Pass;
+                }
+                let has_room = self.bytes() < capacity / 4 * 3;
+                let least = if has_room { TOUCHES_WITH_ROOM } else { TOUCHES_WHEN_FULL };
+                if self.heat.touch(key) >= least { Found::Decode } else { Found::Pass }
+            }),
+        }
+    }
+
+    fn miss<T>(&self, found: impl FnOnce() -> Found<T>) -> Found<T> {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        found()
+    }
+}
+
+/// About how often pages were asked for lately: a counter per hash, each halved once in as many touches as the budget
+/// has pages.
+struct Heat {
+    counters: Box<[AtomicU8]>,
+    /// How many of them a touch halves.
+    halved: usize,
+    /// The next counters to halve.
+    hand: AtomicUsize,
+}
+
+impl Heat {
+    fn new(capacity_bytes: u64) -> Self {
+        let entries = (capacity_bytes / LEAST_PAGE_BYTES).clamp(MIN_MEMORY, MAX_COUNTERS);
+        let counters = (entries * COUNTERS_PER_ENTRY).clamp(MIN_COUNTERS, MAX_COUNTERS).next_power_of_two();
+        let halved = (counters / entries).max(1) as usize;
+        Self { counters: (0..counters).map(|_| AtomicU8::new(0)).collect(), halved, hand: AtomicUsize::new(0) }
+    }
+
+    /// Counts a question; gives how many there were.
+    fn touch(&self, key: &PageKey) -> u8 {
+        let mask = self.counters.len() - 1;
+        let hand = self.hand.fetch_add(self.halved, Ordering::Relaxed);
+        for i in 0..self.halved {
+            let counter = &self.counters[hand.wrapping_add(i) & mask];
+            counter.store(counter.load(Ordering::Relaxed) >> 1, Ordering::Relaxed);
+        }
+        let counter = &self.counters[place(key) as usize & mask];
+        // A count that is lost to another thread is as good as one that was never asked.
+        let count = counter.load(Ordering::Relaxed).saturating_add(1);
+        counter.store(count, Ordering::Relaxed);
+        count
+    }
+}
+
+/// Spreads a key over the counters; who knows the hash can only make a page be decoded early.
+fn place(key: &PageKey) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let parts = [key.owner as u64, (key.owner >> 64) as u64, key.group, key.column, key.first_row];
+    let mixed = parts.iter().fold(0_u64, |hash, part| (hash.rotate_left(23) ^ part).wrapping_mul(ODD));
+    mixed >> 32 ^ mixed
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use arrow_array::Int64Array;
+
+    use super::*;
+
+    fn key(first_row: u64) -> PageKey {
+        PageKey { owner: 1, group: 0, column: rows_of(&[3], true).unwrap(), first_row }
+    }
+
+    fn rows(first_row: u64, count: usize) -> Arc<DecodedRows> {
+        Arc::new(DecodedRows { first_row, array: Arc::new(Int64Array::from(vec![7; count])) })
+    }
+
+    fn asked(pages: &DecodedPages, first_row: u64) -> &'static str {
+        match pages.rows(&key(first_row)) {
+            Found::Decoded(rows) => {
+                assert_eq!((rows.first_row, rows.end()), (first_row, first_row + rows.array.len() as u64));
+                "decoded"
+            }
+            Found::Decode => "decode",
+            Found::Pass => "pass",
+        }
+    }
+
+    #[test]
+    fn a_page_is_decoded_when_it_is_asked_for_again_and_then_it_is_there() {
+        let pages = DecodedPages::new(1 << 20);
+        assert_eq!((asked(&pages, 5), asked(&pages, 6), asked(&pages, 5)), ("pass", "pass", "decode"));
+        pages.put_rows(key(5), &rows(5, 100));
+        assert_eq!((asked(&pages, 5), pages.hits(), pages.misses(), pages.pages()), ("decoded", 1, 3, 1));
+        assert!(pages.bytes() >= 800 && pages.bytes() < 2_000, "{}", pages.bytes());
+        pages.refuse(key(6));
+        assert_eq!([asked(&pages, 6), asked(&pages, 6), asked(&pages, 6)], ["pass"; 3]);
+        pages.set_capacity(0);
+        assert_eq!((pages.pages(), pages.bytes(), pages.capacity()), (0, 0, 0));
+        assert_eq!([asked(&pages, 5), asked(&pages, 5), asked(&pages, 5)], ["pass"; 3]);
+    }
+
+    #[test]
+    fn pages_that_come_back_by_chance_push_out_nothing() {
+        let pages = DecodedPages::new(1 << 20);
+        let mut decoded = 0;
+        let mut seed = 1_u64;
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Ten times as many pages as fit.
+            let page = (seed >> 33) % 640;
+            if asked(&pages, page) == "decode" {
+                decoded += 1;
+                pages.put_rows(key(page), &rows(page, 2_000));
+            }
+        }
+        assert!(pages.bytes() <= 1 << 20);
+        assert!(decoded < 2_000, "{decoded} of 20,000 questions decoded a page");
+        assert!(pages.hits() > 1_000, "{} hits", pages.hits());
+    }
+
+    #[test]
+    fn what_is_kept_of_a_column_has_a_name_of_its_own() {
+        let names = [rows_of(&[4], true), rows_of(&[4], false), Some(keys_of(4)), rows_of(&[5], true)];
+        assert!(names.iter().enumerate().all(|(i, name)| name.is_some() && !names[..i].contains(name)), "{names:?}");
+        assert_eq!(rows_of(&[4, 5], false), None);
+        assert_eq!(rows_of(&[4, 5], true), rows_of(&[4], true));
+    }
+}

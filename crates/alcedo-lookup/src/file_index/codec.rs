@@ -239,7 +239,7 @@ impl Writer {
             (end, row) = (page.offset + u64::from(page.length), page.first_row);
         }
         for bounds in table.bounds.iter().flat_map(|bounds| bounds.iter()) {
-            self.bounds(bounds);
+            self.bounds(&bounds);
         }
     }
 

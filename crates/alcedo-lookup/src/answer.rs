@@ -1,16 +1,14 @@
-//! Answers of one file: what a search ends in, and the pages form decoded on the client's side.
+//! Answers of one file: what a search ends in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parquet::schema::types::ColumnDescPtr;
 
 use crate::arrow_rows::RowWriter;
 use crate::arrow_stream::ArrowStream;
-use crate::codec::Codec;
 use crate::data_page::{StoredPage, verify};
 use crate::decoded::DecodedRows;
 use crate::error::Error;
@@ -22,9 +20,10 @@ use crate::page_place::{Group, PagePlace};
 use crate::projection::Projection;
 use crate::row_batch::RowBatch;
 use crate::schema::RowSchema;
-use crate::schema_tree::SchemaTree;
 use crate::search::{FoundRows, Plan};
 use crate::stretch::{LeafOrdinals, PageTables, page_key};
+
+pub use crate::pages_answer::decode_pages;
 
 /// What an answer's rows are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -209,7 +208,7 @@ impl AnswerWriter {
 }
 
 /// Compact rows in the making, within the bound of an answer.
-struct CompactRows {
+pub(crate) struct CompactRows {
     writer: RowWriter,
     int96: Int96Columns,
     /// Answer column and offset in `bytes` of each INT96 timestamp.
@@ -219,9 +218,14 @@ struct CompactRows {
 }
 
 impl CompactRows {
-    fn new(int96: Int96Columns, limits: &Limits) -> Self {
+    pub(crate) fn new(int96: Int96Columns, limits: &Limits) -> Self {
         let max_bytes = limits.answer_bytes;
         Self { writer: RowWriter::default(), int96, int96_places: Vec::new(), max_bytes, bytes: Vec::new() }
+    }
+
+    /// The rows.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes.into()
     }
 
     /// Brings the units of INT96 timestamps to what the batch needs, also in the rows that are written already.
@@ -241,7 +245,7 @@ impl CompactRows {
     }
 
     /// Writes the batch's rows, each as often as it comes next in `rows`, which ascend.
-    fn write(
+    pub(crate) fn write(
         &mut self,
         projection: &Projection,
         batch: &RowBatch,
@@ -397,69 +401,4 @@ fn add_pages(
         }
     }
     Ok(())
-}
-
-/// Decodes a pages answer into compact rows of `schema`, for the rows `row_number` (ascending, 0-based in the file).
-///
-/// # Errors
-/// The pages are not what they should be.
-pub fn decode_pages(pages: &Pages, schema: &RowSchema, row_number: &[u64], limits: &Limits) -> Result<Bytes, Error> {
-    let file = SchemaTree::decode(&pages.parquet_schema, limits)?;
-    let names: Vec<String> = schema.columns.iter().map(|column| column.name.clone()).collect();
-    let leaves: BTreeSet<u32> = pages.columns.iter().map(|column| column.leaf).collect();
-    // Asked for by name, the first of two columns with one name would stand for both.
-    let is_whole = file.root_names().eq(names.iter().map(String::as_str)) && leaves.len() == file.num_columns();
-    let projection = Projection::resolve(&file, (!is_whole).then_some(&names[..]))?;
-    let int96 = Int96Columns::new(&projection, &file).of_schema(schema);
-    if *int96.schema(&projection.schema) != *schema {
-        return Err(Error::corrupt("the answer's schema is not that of its pages"));
-    }
-    if !row_number.is_sorted() {
-        return Err(Error::corrupt("the answer's rows do not ascend"));
-    }
-    let limits = Arc::new(limits.clone());
-    let mut groups: BTreeMap<(u64, u64), BTreeMap<usize, LeafPages>> = BTreeMap::new();
-    for column in &pages.columns {
-        let leaf = column.leaf as usize;
-        if leaf >= file.num_columns() {
-            return Err(Error::corrupt(format!("pages of leaf {leaf}, which the schema has not")));
-        }
-        for chunk in &column.chunks {
-            let pages = stored_pages(chunk, Codec::from_thrift(column.codec)?, file.column(leaf), &limits)?;
-            groups.entry((chunk.first_row, chunk.rows)).or_default().insert(leaf, pages);
-        }
-    }
-    let mut out = CompactRows::new(int96, &limits);
-    for ((first_row, rows), leaves) in groups {
-        let end = first_row.checked_add(rows).ok_or_else(|| Error::corrupt("a row group ends beyond 2^64"))?;
-        let from = row_number.partition_point(|row| *row < first_row);
-        let to = row_number.partition_point(|row| *row < end);
-        let within: Vec<u64> = row_number[from..to].iter().map(|row| row - first_row).collect();
-        let mut distinct = within.clone();
-        distinct.dedup();
-        let (limits, decoded) = (limits.clone(), Vec::new());
-        let of = Group::FromRow(first_row);
-        let group = FetchedGroup { metadata: file.metadata(), group: of, rows, leaves, decoded, limits };
-        let mut within = within.into_iter().peekable();
-        projection.read(&group, &distinct, &|_| true, &mut |batch| out.write(&projection, batch, &mut within))?;
-    }
-    Ok(out.bytes.into())
-}
-
-/// The pages of one chunk as they were sent, checked.
-fn stored_pages(chunk: &PagesChunk, codec: Codec, column: ColumnDescPtr, limits: &Limits) -> Result<LeafPages, Error> {
-    let page = |bytes: &Bytes, ordinal: Option<usize>| {
-        let group = Group::FromRow(chunk.first_row);
-        let place = PagePlace { column: column.clone(), group, ordinal, offset: None };
-        StoredPage::new(bytes.clone(), codec, place, limits)
-    };
-    let dictionary = (!chunk.dictionary.is_empty()).then(|| page(&chunk.dictionary, None)).transpose()?;
-    let mut pages = Vec::with_capacity(chunk.data_pages.len());
-    let mut row = 0;
-    for (i, data_page) in chunk.data_pages.iter().enumerate() {
-        let end = data_page.first_row.checked_add(data_page.rows).filter(|end| *end <= chunk.rows);
-        row = end.filter(|_| data_page.first_row >= row).ok_or_else(|| Error::corrupt("pages that overlap"))?;
-        pages.push((data_page.first_row, data_page.rows, page(&data_page.page, Some(i))?));
-    }
-    Ok(LeafPages { column, dictionary, pages, unaligned: !chunk.aligned })
 }

@@ -16,6 +16,8 @@ use crate::decoded_keys::DecodedKeys;
 /// Bytes that one decoded page may take: a page whose values unfold to more is read row by row. It is many usual pages
 /// of 1 MiB, and few of the smallest sensible budgets.
 pub(crate) const MAX_PAGE_BYTES: usize = 8 << 20;
+/// Rows of a page that is decoded whole: usual pages have 20,000.
+pub(crate) const MAX_PAGE_ROWS: u64 = 1 << 20;
 /// Bytes that an entry takes beside its values: key, slot of the cache, headers of arrays.
 const ENTRY_BYTES: u64 = 256;
 /// A page as small as this is expected at least: how many entries a budget is laid out for.

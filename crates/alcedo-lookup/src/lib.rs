@@ -92,6 +92,8 @@ mod page_index;
 #[cfg(feature = "parquet")]
 mod page_place;
 #[cfg(feature = "parquet")]
+pub mod pages_answer;
+#[cfg(feature = "parquet")]
 pub mod prepared;
 #[cfg(feature = "parquet")]
 mod probe;

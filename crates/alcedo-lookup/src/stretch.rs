@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::chunk::PageTable;
-use crate::decoded::{DecodedPages, DecodedRows, Found, PageKey};
+use crate::decoded::{DecodedPages, DecodedRows, Found, MAX_PAGE_ROWS, PageKey};
 use crate::error::Error;
 use crate::key_scan::Match;
 use crate::row_reader::Root;
@@ -17,8 +17,6 @@ use crate::search::Plan;
 /// Bytes of stored pages that are read to decode one page of a root column with several leaves: another leaf's pages
 /// may be much longer.
 const MAX_STORED_BYTES: u64 = 4 << 20;
-/// Rows of a page that is decoded whole: usual pages have 20,000.
-const MAX_ROWS: u64 = 1 << 20;
 
 /// Page tables by leaf.
 pub(crate) type PageTables = BTreeMap<usize, Arc<PageTable>>;
@@ -139,7 +137,7 @@ fn is_affordable(root: &Root, tables: &PageTables, rows: &Range<u64>) -> bool {
         lengths.sum::<u64>()
     };
     let stored: u64 = root.leaves.iter().filter_map(|leaf| tables.get(leaf)).map(stored).sum();
-    rows.end - rows.start <= MAX_ROWS && (root.leaves.len() == 1 || stored <= MAX_STORED_BYTES)
+    rows.end - rows.start <= MAX_PAGE_ROWS && (root.leaves.len() == 1 || stored <= MAX_STORED_BYTES)
 }
 
 /// A leaf with the data pages that hold these ascending rows and these stretches of rows; none where there are none.

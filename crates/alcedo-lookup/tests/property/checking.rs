@@ -1,9 +1,12 @@
 //! Compares an answer, in each of its forms, with what the scan says.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use alcedo_lookup::answer::{Body, FileAnswer, decode_pages};
+use alcedo_lookup::decoded::DecodedPages;
 use alcedo_lookup::limits::Limits;
+use alcedo_lookup::pages_answer::{KeptPages, decode_pages_with};
 use alcedo_lookup::rows::decode_rows;
 use alcedo_lookup::value::Value;
 use arrow_array::cast::AsArray;
@@ -17,6 +20,9 @@ use crate::asking::{Asked, Column, Truth};
 use crate::schema::{Leaf, Node, Shape};
 use crate::values::Datum;
 use crate::writing::Row;
+
+/// Room for all decoded pages of an answer.
+const KEPT_BYTES: u64 = 16 << 20;
 
 /// # Errors
 /// What is different.
@@ -50,6 +56,13 @@ pub(crate) fn check(
             let limits = Limits { answer_bytes: usize::MAX, ..Limits::default() };
             let bytes = decode_pages(pages, &answer.schema, &answer.row_number, &limits);
             let bytes = bytes.map_err(|e| format!("the pages cannot be decoded: {e}"))?;
+            let kept = KeptPages::new(Arc::new(DecodedPages::new(KEPT_BYTES)), "file", "version");
+            for time in ["first", "second", "third"] {
+                let again = decode_pages_with(pages, &answer.schema, &answer.row_number, &limits, Some(&kept));
+                if again.as_ref() != Ok(&bytes) {
+                    return Err(format!("with kept pages, {time} time: {again:?}"));
+                }
+            }
             wanted.compare(&decode_rows(&answer.schema, &bytes).map_err(|e| e.to_string())?)
         }
         Body::ArrowIpc(bytes) => wanted.compare_arrow(bytes),

@@ -164,20 +164,7 @@ impl GroupSearch {
                 return Ok(());
             }
         }
-        let mut scan = self.scan.take().unwrap_or_else(|| {
-            let scan = match &self.at {
-                Some(rows) => KeyScan::at(table.pages_of_rows(rows), rows.clone(), plan.keys, plan.row_limit),
-                None => {
-                    let candidates = table.candidates(self.probes(plan));
-                    let learns = !table.has_ranges() && candidates.len() == table.len();
-                    KeyScan::new(candidates, plan.keys, plan.row_limit, learns)
-                }
-            };
-            match plan.decoded() {
-                Some(cache) => scan.with_decoded(|page| cache.keys(&self.key_of(plan, table, page))),
-                None => scan,
-            }
-        });
+        let mut scan = self.scan.take().unwrap_or_else(|| self.new_scan(plan, table));
         self.go_through(plan, table, &mut scan, fetched)?;
         if !scan.left().is_empty() && !scan.has_enough(self.probes(plan)) {
             let dictionary = table.dictionary.iter().filter(|_| scan.dictionary.is_none()).cloned();
@@ -214,6 +201,22 @@ impl GroupSearch {
         }
         self.matches = Some(scan.matches);
         Ok(())
+    }
+
+    /// A scan of the key data pages that may hold a key, before the first of them.
+    fn new_scan(&self, plan: &Plan, table: &PageTable) -> KeyScan {
+        let scan = match &self.at {
+            Some(rows) => KeyScan::at(table.pages_of_rows(rows), rows.clone(), plan.keys, plan.row_limit),
+            None => {
+                let candidates = table.candidates(self.probes(plan));
+                let learns = !table.has_ranges() && candidates.len() == table.len();
+                KeyScan::new(candidates, plan.keys, plan.row_limit, learns)
+            }
+        };
+        match plan.decoded() {
+            Some(cache) => scan.with_decoded(|page| cache.keys(&self.key_of(plan, table, page))),
+            None => scan,
+        }
     }
 
     /// Goes through the key data pages that are there, in order, up to the first that is not.

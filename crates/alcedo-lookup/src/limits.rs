@@ -26,7 +26,8 @@ pub struct Limits {
     /// Bytes of an offset index or column index of one chunk. Indexes are advisory: a longer one is not used. 250,000
     /// data pages with bounds of 64 bytes take as much.
     pub index_bytes: usize,
-    /// Data pages of one column chunk: some 250 bytes of memory each with bounds. An index with more is not used.
+    /// Data pages of one column chunk: some 50 bytes of memory each with bounds of integers, up to some 200 with those
+    /// of long texts. An index with more is not used.
     pub chunk_pages: usize,
     /// Compressed bytes of one data page: pages are at most a few MiB unless one value is huge.
     pub page_compressed_bytes: usize,

@@ -24,11 +24,6 @@ pub(crate) type PageTables = BTreeMap<usize, Arc<PageTable>>;
 /// A leaf and its data pages by their ordinals, ascending.
 pub(crate) type LeafOrdinals = (usize, Vec<usize>);
 
-/// The data pages that hold these ascending rows, of every leaf of the projection.
-pub(crate) fn pages_of(plan: &Plan, tables: &PageTables, rows: &[u64]) -> Vec<LeafOrdinals> {
-    plan.projection.leaves.iter().filter_map(|leaf| pages_of_leaf(tables, *leaf, rows, &[])).collect()
-}
-
 /// Some of a row group's matches.
 pub(crate) struct Stretch {
     /// Which of the row group's matches.

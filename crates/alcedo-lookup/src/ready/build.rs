@@ -3,37 +3,39 @@
 //! What it holds is bounded: the data pages of one window, one batch of decoded rows, one part. What cannot be read
 //! ends the build with an error, and lookups go on without the object.
 
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
+
+use parquet::column::reader::{ColumnReader, get_column_reader};
 
 use crate::answer::fetched_group;
 use crate::arrow_rows::RowWriter;
 use crate::chunk::PageTable;
-use crate::data_page::read_page;
+use crate::data_page::{PageSequence, Part, read_page};
 use crate::derived::{Built, PART_BYTES};
 use crate::error::Error;
 use crate::fetched::{Fetched, Wanted};
-use crate::fetched_group::FetchedGroup;
+use crate::fetched_group::{FetchedGroup, LeafPages};
 use crate::file_index::FileIndex;
 use crate::guard::decoding;
 use crate::int96::Int96Columns;
-use crate::key_column::Probes;
-use crate::key_scan::{KeyPage, KeyScan};
+use crate::key_column::KeyColumn;
 use crate::limits::Limits;
 use crate::machine::{Fed, Machine, Piece, Step};
 use crate::page_place::ColumnName;
 use crate::prepared::Prepared;
-use crate::probe::Point;
 use crate::ready::block::{PackedPart, Packer};
 use crate::ready::columns::StoredColumns;
 use crate::ready::head::{HeadWriter, Stored};
 use crate::ready::stretch::Stretch;
 use crate::row_batch::RowBatch;
 use crate::search::Plan;
-use crate::stretch::pages_of;
 use crate::tables::{Tables, about};
 
 /// Rows that are decoded at a time: enough that data pages are seldom inflated twice, and at 100 bytes a row 13 MB.
 const BATCH_ROWS: u64 = 128 << 10;
+/// Key values that are checked at a time.
+const CHECKED_ROWS: usize = 8 << 10;
 /// Data pages that must be inflated over and over, because few of their rows fit the bounds at a time, end the build
 /// when they were inflated so many times over.
 const MAX_INFLATIONS: u64 = 64;
@@ -53,6 +55,8 @@ struct State {
     /// The row group that is read.
     group: usize,
     tables: Tables,
+    /// The page tables of the projection's leaves, in their order; empty while some are not known.
+    known: Vec<Arc<PageTable>>,
     stretch: Option<Stretch>,
     /// The next row to decode, within the row group.
     next_row: u64,
@@ -103,6 +107,7 @@ impl ReadyBuild {
                 stage: "plan",
                 group: 0,
                 tables: Tables::new(0),
+                known: Vec::new(),
                 stretch: None,
                 next_row: 0,
                 most_rows: 0,
@@ -213,7 +218,7 @@ impl State {
         self.group += 1;
         self.fetched = Fetched::default();
         (self.next_row, self.stretch) = (0, None);
-        self.tables = Tables::new(self.group);
+        (self.tables, self.known) = (Tables::new(self.group), Vec::new());
         Ok(self.packer.is_worth_a_part())
     }
 
@@ -223,19 +228,11 @@ impl State {
         if self.next_row >= group.rows {
             return Ok(());
         }
-        let mut missing_table = false;
-        for leaf in &self.plan.projection.leaves {
-            if wanted.is_full() {
-                return Ok(());
-            }
-            missing_table |= self.tables.table(&self.plan, *leaf, &mut self.fetched, wanted)?.is_none();
-        }
-        if missing_table {
+        if self.known.is_empty() && !self.find_tables(wanted)? {
             return Ok(());
         }
         if self.stretch.is_none() {
-            let tables = self.plan.projection.leaves.iter().filter_map(|leaf| self.tables.known().get(leaf));
-            let tables: Vec<&PageTable> = tables.map(AsRef::as_ref).collect();
+            let tables: Vec<&PageTable> = self.known.iter().map(AsRef::as_ref).collect();
             self.stretch = Some(Stretch::cut(&tables, (self.next_row, group.rows), &self.plan.limits)?);
             self.most_rows = 0;
         }
@@ -247,32 +244,55 @@ impl State {
         if wanted.is_empty() { self.decode_fetched() } else { Ok(()) }
     }
 
+    /// The row group's page tables; false, and what is missing is wanted, while some are not known.
+    fn find_tables(&mut self, wanted: &mut Wanted) -> Result<bool, Error> {
+        let mut known = Vec::with_capacity(self.plan.projection.leaves.len());
+        for leaf in &self.plan.projection.leaves {
+            if wanted.is_full() {
+                return Ok(false);
+            }
+            known.extend(self.tables.table(&self.plan, *leaf, &mut self.fetched, wanted)?);
+        }
+        if known.len() == self.plan.projection.leaves.len() {
+            self.known = known;
+        }
+        Ok(!self.known.is_empty())
+    }
+
+    /// The fetched pages that hold these rows.
+    fn fetched_group(&self, rows: &Range<u64>) -> Result<FetchedGroup<'_>, Error> {
+        let leaves = self.plan.projection.leaves.iter().zip(&self.known);
+        let pages: Vec<_> = leaves.map(|(leaf, table)| (*leaf, table.pages_of(rows).collect())).collect();
+        fetched_group(&self.plan, (self.group, self.tables.known()), &pages, &self.fetched)
+    }
+
     fn decode_fetched(&mut self) -> Result<(), Error> {
         let Some(stretch) = &self.stretch else { return Ok(()) };
         let end = stretch.rows.end.min(self.next_row + BATCH_ROWS);
         let rows: Vec<u64> = (self.next_row..end).collect();
-        let pages = pages_of(&self.plan, self.tables.known(), &rows);
-        let group = fetched_group(&self.plan, (self.group, self.tables.known()), &pages, &self.fetched)?;
+        let group = self.fetched_group(&(self.next_row..end))?;
         if let Err(error) = check_rows(&group) {
             return self.distrust_key(error);
         }
         if self.most_rows == 0 {
             // The stretch is new.
-            check_narrow_keys(&self.plan, &self.columns, (self.group, self.tables.known()), stretch, &self.fetched)?;
-            self.most_rows = group.most_rows();
-            self.inflated = (inflated_bytes(&group).max(1), 0);
+            self.check_narrow_keys(stretch)?;
         }
-        let batch = self.plan.projection.read_first(&group, &rows, &mut self.most_rows, &|_| true)?;
-        self.inflated.0 = self.inflated.0.max(inflated_bytes(&group));
-        self.inflated.1 += inflated_bytes(&group);
+        let (mut most_rows, bytes) = (self.most_rows, inflated_bytes(&group).max(1));
+        let mut inflated = (self.inflated.0.max(bytes), self.inflated.1 + bytes);
+        if most_rows == 0 {
+            (most_rows, inflated) = (group.most_rows(), (bytes, bytes));
+        }
+        let batch = self.plan.projection.read_first(&group, &rows, &mut most_rows, &|_| true)?;
         let batches = stretch.rows.end.saturating_sub(stretch.rows.start).div_ceil(BATCH_ROWS);
-        if self.inflated.1 / self.inflated.0 > MAX_INFLATIONS + batches {
+        if inflated.1 / inflated.0 > MAX_INFLATIONS + batches {
             return Err(Error::Limit(format!(
                 "few rows of row group {} can be read at a time: choose columns with shorter values",
                 self.group
             )));
         }
         drop(group);
+        (self.most_rows, self.inflated) = (most_rows, inflated);
         self.next_row += batch.rows as u64;
         self.batch = Some((batch, 0));
         if self.next_row >= stretch.rows.end {
@@ -290,6 +310,34 @@ impl State {
             return Err(error);
         }
         self.stretch = None;
+        self.known.clear();
+        Ok(())
+    }
+
+    /// Refuses keys that are stored wider than their type and lie beyond it: a search compares what is stored, and rows
+    /// give what the type holds.
+    fn check_narrow_keys(&self, stretch: &Stretch) -> Result<(), Error> {
+        let (plan, key) = (&self.plan, &self.columns.key);
+        let at = plan.projection.leaves.binary_search(&key.leaf);
+        let table = at.ok().and_then(|at| self.known.get(at));
+        let (Some(range), Some(table)) = (self.columns.narrow_range(), table) else { return Ok(()) };
+        let codec = plan.index.chunk(self.group, key.leaf).codec()?;
+        let read = |range: &Range<u64>| {
+            let bytes = self.fetched.get(range).ok_or_else(|| Error::corrupt("a fetched data page was lost"))?;
+            let page = read_page(&bytes, codec, &key.descr, &plan.limits);
+            page.map_err(|error| about(plan, (self.group, key.leaf), None, error))
+        };
+        let dictionary = table.dictionary.as_ref().map(read).transpose()?;
+        for page in table.pages_of(&stretch.rows) {
+            let rows = table.page_rows(page);
+            let part = Part::Data { page: read(&table.page_range(page))?, rows: (rows.end - rows.start) as usize };
+            let values = PageSequence::new(dictionary.clone(), [part], true);
+            let fits = decoding(&ColumnName(&key.descr), || all_within(key, values, &range));
+            if !fits.map_err(|error| about(plan, (self.group, key.leaf), None, error))? {
+                let (name, ty) = (&key.name, &key.ty);
+                return Err(Error::Unsupported(format!("values of column `{name}` beyond its type {ty}")));
+            }
+        }
         Ok(())
     }
 }
@@ -312,46 +360,28 @@ fn check_rows(group: &FetchedGroup<'_>) -> Result<(), Error> {
 }
 
 fn inflated_bytes(group: &FetchedGroup<'_>) -> u64 {
-    let pages = |leaf: &crate::fetched_group::LeafPages| {
+    let pages = |leaf: &LeafPages| {
         let data: usize = leaf.pages.iter().map(|(_, _, page)| page.inflated_bytes()).sum();
         data + leaf.dictionary.as_ref().map_or(0, |page| page.inflated_bytes())
     };
     group.leaves.values().map(|leaf| pages(leaf) as u64).sum()
 }
 
-/// Refuses keys that are stored wider than their type and lie beyond it: a search compares what is stored, and rows
-/// give what the type holds.
-fn check_narrow_keys(
-    plan: &Plan,
-    columns: &StoredColumns,
-    (group, tables): (usize, &std::collections::BTreeMap<usize, Arc<PageTable>>),
-    stretch: &Stretch,
-    fetched: &Fetched,
-) -> Result<(), Error> {
-    let leaf = columns.key.leaf;
-    let (Some(range), Some(table)) = (columns.narrow_range(), tables.get(&leaf)) else { return Ok(()) };
-    let codec = plan.index.chunk(group, leaf).codec()?;
-    let read = |range: &std::ops::Range<u64>| {
-        let bytes = fetched.get(range).ok_or_else(|| Error::corrupt("a fetched data page was lost"))?;
-        read_page(&bytes, codec, &columns.key.descr, &plan.limits)
-            .map_err(|error| about(plan, (group, leaf), None, error))
+/// Whether all values of these data pages are within a range, as they are stored.
+fn all_within(key: &KeyColumn, pages: PageSequence, range: &RangeInclusive<i128>) -> Result<bool, Error> {
+    let ColumnReader::Int32ColumnReader(mut reader) = get_column_reader(key.descr.clone(), Box::new(pages)) else {
+        return Err(Error::corrupt("small numbers that are not stored as such"));
     };
-    let dictionary = table.dictionary.as_ref().map(read).transpose()?;
-    for page in table.pages_of(&stretch.rows) {
-        let mut scan = KeyScan::new(vec![page], 0, None, true);
-        scan.dictionary.clone_from(&dictionary);
-        let first_row = table.page_rows(page).start;
-        let pages = vec![KeyPage { page: read(&table.page_range(page))?, first_row, keep: false }];
-        decoding(&ColumnName(&columns.key.descr), || {
-            scan.go_through((&columns.key, &Probes::default()), pages, &mut Vec::new(), &plan.limits)
-        })?;
-        for bounds in scan.take_learned().into_iter().flatten() {
-            let Some((Point::Int(min), Point::Int(max))) = bounds.range else { continue };
-            if !range.contains(&min) || !range.contains(&max) {
-                let (name, ty) = (&columns.key.name, &columns.key.ty);
-                return Err(Error::Unsupported(format!("values of column `{name}` beyond its type {ty}")));
-            }
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    loop {
+        levels.clear();
+        values.clear();
+        let (rows, _, _) = reader.read_records(CHECKED_ROWS, Some(&mut levels), None, &mut values)?;
+        if !values.iter().all(|value| range.contains(&key.int32(*value))) {
+            return Ok(false);
+        }
+        if rows == 0 {
+            return Ok(true);
         }
     }
-    Ok(())
 }

@@ -24,6 +24,9 @@ use crate::search::Plan;
 /// Null keys that are listed at most: a column of more is searched for them.
 const LISTED_NULLS: usize = 1 << 18;
 
+/// Passes over a column at most, as far as they can be told before: a file of few bytes may stand for billions of rows.
+const MAX_PASSES: u64 = 64;
+
 /// Builds the keymap of one key column of one file version.
 pub struct Builder {
     /// None only once the builder was handed on with a part.
@@ -124,10 +127,18 @@ impl Builder {
     /// to 9 bytes a row: with less than that for all rows the column is read several times.
     ///
     /// # Errors
-    /// [`Error::Limit`] for a file of more rows than a keymap can name.
+    /// [`Error::Limit`] for a file of more rows than a keymap can name, or than so small a budget is for.
     pub fn new(prepared: Arc<Prepared>, budget_bytes: usize) -> Result<Self, Error> {
         let rows = check_rows(prepared.index())?;
-        Ok(Self::with_layout(prepared, budget_bytes, Layout::of(rows)))
+        let layout = Layout::of(rows);
+        let passes = passes(layout, rows, budget_bytes);
+        if passes > MAX_PASSES {
+            return Err(Error::Limit(format!(
+                "a keymap of {rows} rows within {budget_bytes} bytes reads the column {passes} times, at most \
+                 {MAX_PASSES} are allowed: raise the budget"
+            )));
+        }
+        Ok(Self::with_layout(prepared, budget_bytes, layout))
     }
 
     /// A builder of a keymap with a layout that is not the usual one.
@@ -177,6 +188,10 @@ pub fn build_bytes(mut builder: Builder, file: &Bytes) -> Result<(Vec<Bytes>, By
     }
 }
 
+fn passes(layout: Layout, rows: u64, budget_bytes: usize) -> u64 {
+    rows.div_ceil(Gather::new(layout, budget_bytes).capacity() as u64).max(1)
+}
+
 /// What a keymap of a column costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Worth {
@@ -195,8 +210,7 @@ pub fn worth(index: &FileIndex, leaf: usize, budget_bytes: usize) -> Option<Wort
     let chunk_bytes = |group: usize| index.chunk_range(group, leaf).map(|range| range.end - range.start).ok();
     let column_bytes = (0..index.row_groups()).map(chunk_bytes).sum::<Option<u64>>()?;
     let object_bytes = rows * layout.entry_bytes() as u64 + u64::from(layout.buckets()) * 16;
-    let passes = rows.div_ceil(Gather::new(layout, budget_bytes).capacity() as u64).max(1);
-    Some(Worth { object_bytes, column_bytes, passes })
+    Some(Worth { object_bytes, column_bytes, passes: passes(layout, rows, budget_bytes) })
 }
 
 impl Work {

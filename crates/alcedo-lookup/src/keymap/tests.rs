@@ -237,6 +237,10 @@ fn passes_within_a_tiny_budget_make_the_same_bytes_as_one_pass() {
         assert!(built.head == whole.head && built.parts == whole.parts, "budget {budget}");
     }
     assert!(worth(subject.prepared.index(), 0, 0).unwrap().passes > 10);
+    let long = Subject::new(vec![None; (64 << 14) + 1]);
+    let refused = Builder::new(long.prepared.clone(), 0).unwrap_err().to_string();
+    assert!(refused.contains("reads the column 65 times"), "{refused}");
+    assert!(Builder::new(long.prepared.clone(), AMPLE).is_ok());
 }
 
 #[test]

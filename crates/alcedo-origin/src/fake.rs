@@ -20,6 +20,7 @@ use object_store::{
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// What the store does with one request. A request beyond the script is answered honestly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub(crate) enum Does {
     Break,
     /// Breaks the connection in the middle of the body.
     BreakBody,
+    /// Answers honestly, but late.
+    Late,
     /// Never answers.
     Stall,
     /// Sends headers and half of the body, then nothing.
@@ -51,6 +54,9 @@ pub(crate) enum Does {
     /// Says what the library says about an answer that it does not understand.
     Odd,
 }
+
+/// How late [`Does::Late`] is.
+pub(crate) const LATE: Duration = Duration::from_millis(40);
 
 /// See [`Does`].
 #[derive(Debug, Default)]
@@ -148,6 +154,7 @@ impl ObjectStore for Fake {
                 return Err(Error::PermissionDenied { path: location.to_string(), source: source.into() });
             }
             Does::Break => return Err(broken()),
+            Does::Late => tokio::time::sleep(LATE).await,
             Does::Stall => return stall().await,
             Does::Odd => {
                 let source = format!("Received non-partial response from https://host/b?sig={CANARY}");

@@ -29,6 +29,12 @@ pub struct OriginLimits {
     pub retry_pause: Duration,
     /// Entries of one listing at most (100,000).
     pub listed_entries: usize,
+    /// How long the origin takes to the first byte of an answer; zero (the default): measured. Beside the rate it says
+    /// how many bytes are worth a trip.
+    #[serde(deserialize_with = "duration")]
+    pub trip: Duration,
+    /// Bytes per second of one answer; zero (the default): measured.
+    pub bytes_per_second: u64,
 }
 
 impl Default for OriginLimits {
@@ -41,6 +47,8 @@ impl Default for OriginLimits {
             connect_timeout: Duration::from_secs(1),
             retry_pause: Duration::from_millis(25),
             listed_entries: 100_000,
+            trip: Duration::ZERO,
+            bytes_per_second: 0,
         }
     }
 }
@@ -58,6 +66,8 @@ impl OriginLimits {
             Some("limits.attempt_timeout and limits.connect_timeout must be longer than zero")
         } else if self.listed_entries == 0 || self.listed_entries > MAX_LISTED_ENTRIES {
             Some("limits.listed_entries must be between 1 and 1000000")
+        } else if self.trip > MAX_TRIP {
+            Some("limits.trip must be at most 10s")
         } else {
             None
         }
@@ -78,6 +88,9 @@ const MAX_TRIES: u32 = 10;
 
 /// Ceiling of `listed_entries`: each entry costs a few hundred bytes of memory.
 const MAX_LISTED_ENTRIES: usize = 1_000_000;
+
+/// Ceiling of `trip`: no lookup would end.
+const MAX_TRIP: Duration = Duration::from_secs(10);
 
 /// Reads a duration such as `"30s"` or `"5min"`.
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

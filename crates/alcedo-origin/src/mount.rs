@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::limits::{BUFFER_UNIT_BYTES, OriginLimits, duration};
+use crate::pace::{Pace, PaceMeter};
 use crate::place::parse_key;
 use crate::resolve::is_mount_name;
 use crate::secret::scrub;
@@ -271,6 +272,7 @@ pub struct Mount {
     pub(crate) pages: Option<Arc<dyn PaginatedListStore>>,
     pub(crate) limits: OriginLimits,
     pub(crate) counts: Counts,
+    pub(crate) meter: PaceMeter,
     /// Turns of requests under way.
     pub(crate) turns: Semaphore,
     /// Room for answers on their way, in units of [`BUFFER_UNIT_BYTES`].
@@ -343,6 +345,7 @@ impl Mount {
             pages: opened.pages,
             turns: Semaphore::new(limits.concurrent_gets),
             room: Semaphore::new(room.min(Semaphore::MAX_PERMITS)),
+            meter: PaceMeter::new(address.scheme, &limits),
             limits,
             counts: Counts::default(),
         })
@@ -375,6 +378,11 @@ impl Mount {
     /// Its limits.
     pub fn limits(&self) -> &OriginLimits {
         &self.limits
+    }
+
+    /// What asking its origin costs: measured on the last answers, or what the limits fix.
+    pub fn pace(&self) -> Pace {
+        self.meter.pace()
     }
 
     /// What has been asked of its origin so far.

@@ -167,7 +167,11 @@ impl Mount {
     /// One GET, up to its headers.
     async fn get(&self, url: &Arc<str>, location: &Path, options: GetOptions) -> Result<GetResult, Failure> {
         Counts::add(&self.counts.gets, 1);
+        let asked = Instant::now();
         let result = self.patiently(self.store.get_opts(location, options)).await?;
+        if result.is_ok() {
+            self.meter.first_byte(asked.elapsed());
+        }
         result.map_err(|e| Failure::sort(self.name(), url, &e))
     }
 
@@ -184,6 +188,7 @@ impl Mount {
         };
         // One exact allocation of our own: pieces of the network's buffers would keep much larger ones alive in caches.
         let mut bytes = Vec::with_capacity(wanted);
+        let began = Instant::now();
         let mut stream = result.into_stream();
         while let Some(chunk) = self.patiently(stream.next()).await? {
             let chunk = chunk.map_err(|e| Failure::sort(self.name(), url, &e))?;
@@ -197,6 +202,7 @@ impl Mount {
             let had = bytes.len();
             return Err(Failure::passing(format!("the answer's body has {had} bytes instead of {wanted}")));
         }
+        self.meter.body(wanted as u64, began.elapsed());
         Ok(bytes.into())
     }
 
@@ -317,9 +323,10 @@ fn changed(url: &Arc<str>, cause: &str) -> Failure {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
-    use crate::fake::{CANARY, Does, Fake};
+    use crate::fake::{CANARY, Does, Fake, LATE};
     use crate::limits::OriginLimits;
     use crate::mount::{CountsSnapshot, Freshness};
+    use crate::pace::Pace;
     use object_store::{ObjectStoreExt, PutPayload};
     use std::time::Duration;
 
@@ -429,6 +436,21 @@ mod tests {
             let shown = format!("{error} {error:?}");
             assert!(shown.contains("s3://b/p/a") && !shown.contains(CANARY), "{shown}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_measured_and_failures_are_not() {
+        let (mount, _) = scripted(&[Does::Late, Does::Status(500), Does::Late, Does::Late]).await;
+        let usual = mount.pace();
+        for _ in 0..3 {
+            mount.read_tail(&key(), 6, soon()).await.unwrap();
+        }
+        assert_eq!(mount.pace(), usual, "three answers and a failure are too few");
+        let (mount, _) = scripted(&[Does::Late; 4]).await;
+        for _ in 0..4 {
+            mount.read_tail(&key(), 6, soon()).await.unwrap();
+        }
+        assert_eq!(mount.pace(), Pace { trip: LATE, ..usual }, "twenty bytes say nothing about the rate");
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::store_name::StoreName;
+
 /// File whose presence makes a directory a cache.
 const MARKER: &str = "ALCEDO-CACHE";
 /// File that the process in charge holds a lock on.
@@ -161,9 +163,9 @@ impl CacheDir {
         &self.inner.path
     }
 
-    /// Where the page store's segments are.
-    pub fn pages(&self) -> PathBuf {
-        self.inner.path.join("pages")
+    /// Where the segments of one of its page stores are.
+    pub fn segments(&self, name: StoreName) -> PathBuf {
+        self.inner.path.join(name.directory())
     }
 
     /// Where the metadata store is; it makes this directory itself.
@@ -181,7 +183,7 @@ impl CacheDir {
             fs::write(&made, format!("{LAYOUT}\nworker {}\n", self.inner.worker_id))?;
             fs::rename(&made, &marker)?;
         }
-        fs::create_dir_all(self.pages())
+        StoreName::ALL.iter().try_for_each(|name| fs::create_dir_all(self.segments(*name)))
     }
 }
 
@@ -239,7 +241,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("deep/cache");
         let first = CacheDir::open(&path, "w1").unwrap();
-        assert_eq!(names(&path), ["ALCEDO-CACHE", "LOCK", "pages"]);
+        assert_eq!(names(&path), ["ALCEDO-CACHE", "LOCK", "derived", "pages", "pinned"]);
         let locked = CacheDir::open(&path, "w1").unwrap_err();
         assert!(matches!(locked, OpenError::Locked { .. }), "{locked}");
         let clone = first.clone();
@@ -247,7 +249,8 @@ mod tests {
         assert!(CacheDir::open(&path, "w1").is_err(), "a clone holds the lock");
         drop(clone);
         let again = CacheDir::open(&path, "w1").unwrap();
-        assert_eq!((again.pages(), again.metadata()), (path.join("pages"), path.join("metadata")));
+        let pages = again.segments(StoreName::Pages);
+        assert_eq!((pages, again.metadata()), (path.join("pages"), path.join("metadata")));
     }
 
     #[test]
@@ -303,6 +306,6 @@ mod tests {
         let dir = CacheDir::open(&path, "w1").unwrap();
         fs::remove_dir_all(&path).unwrap();
         dir.repair().unwrap();
-        assert_eq!(names(&path), ["ALCEDO-CACHE", "pages"]);
+        assert_eq!(names(&path), ["ALCEDO-CACHE", "derived", "pages", "pinned"]);
     }
 }

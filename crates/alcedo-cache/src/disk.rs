@@ -22,6 +22,7 @@ use crate::places::{DiskPart, Places};
 use crate::reading_threads::{MOST_THREADS, ReadingThreads};
 use crate::segment::ReadFault;
 use crate::segment_log::{SegmentLog, longest_extent};
+use crate::store_name::StoreName;
 use crate::stretch::{Held, Stretch, joined, recordable};
 use crate::tally::Tally;
 use crate::write_queue::{Job, WriteQueue};
@@ -52,11 +53,11 @@ pub(crate) struct DiskPages {
 }
 
 impl DiskPages {
-    /// Opens the store in this directory with all that is in it.
+    /// Opens one of the stores in this directory with all that is in it.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub(crate) fn open(dir: &CacheDir, io: &DiskIo, capacity_bytes: u64) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: (&CacheDir, StoreName), io: &DiskIo, capacity_bytes: u64) -> Result<Self, OpenError> {
         let (places, tally) = (Arc::new(Places::new()), Arc::new(Tally::default()));
         let log = SegmentLog::open(dir, io, capacity_bytes, &places, &tally)?;
         let (queue, health) = (WriteQueue::default(), Health::default());
@@ -222,6 +223,11 @@ impl DiskPages {
     /// Bytes of a file that are here.
     pub(crate) fn held_bytes(&self, file: &FileKey) -> u64 {
         self.shared.places.held_bytes(file)
+    }
+
+    /// All files that something is here of, each with its size and the bytes that are here.
+    pub(crate) fn files(&self) -> Vec<(FileKey, u64, u64)> {
+        self.shared.places.files()
     }
 
     /// Bytes of data that are here.

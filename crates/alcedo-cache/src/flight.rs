@@ -12,6 +12,8 @@
 //! A fetch for somebody who waits begins at once. One that was made ahead of need waits until few others of its kind
 //! are under way, and begins at once too when somebody comes who waits for it.
 
+mod extents;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
@@ -27,6 +29,7 @@ use crate::assembly::{Landed, Part, read_all};
 use crate::file_key::FileKey;
 use crate::page_store::PageStore;
 use crate::stretch::{Stretch, lacking};
+use extents::{extents, flights_over};
 
 /// Parts of the map, chosen by file, each with a lock of its own: readers of different files rarely meet.
 const SHARDS: usize = 16;
@@ -78,8 +81,9 @@ pub enum Lost {
 /// The limits of all flights of one map.
 #[derive(Debug, Clone, Copy)]
 pub struct FlightSettings<E> {
-    /// Missing ranges that are at most this many bytes apart become one GET: below it, the bytes between cost less time
-    /// than a second trip. It is the product of a trip's time and the bandwidth; [`gap_worth_a_trip`] computes it.
+    /// Missing ranges that are at most this many bytes apart become one GET, as long as all gaps of one read together
+    /// are at most a quarter of what it wants, or one longest gap. [`Flights::with_gaps`] makes it less where an
+    /// origin's trips cost less than the bytes.
     pub max_gap_bytes: u64,
     /// Longest time of one fetch, whoever waits for it; a prefetch's wait for its turn does not count.
     pub flight_timeout: Duration,
@@ -127,6 +131,8 @@ pub struct Fetched {
 /// The fetches under way. A clone is cheap and is the same map.
 pub struct Flights<E> {
     inner: Arc<Inner<E>>,
+    /// Of reads through this handle.
+    max_gap_bytes: u64,
 }
 
 struct Inner<E> {
@@ -239,7 +245,7 @@ impl<E> Journey<'_, E> {
 
 impl<E> Clone for Flights<E> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self { inner: Arc::clone(&self.inner), max_gap_bytes: self.max_gap_bytes }
     }
 }
 
@@ -266,11 +272,20 @@ impl<E: Clone + Send + Sync + 'static> Flights<E> {
         let prefetch_permits = semaphore(settings.max_prefetches);
         let prefetching = semaphore(settings.prefetches_at_once);
         let shards = std::array::from_fn(|_| Mutex::new(HashMap::new()));
-        Self { inner: Arc::new(Inner { settings, permits, prefetch_permits, prefetching, shards }) }
+        let max_gap_bytes = settings.max_gap_bytes;
+        Self { inner: Arc::new(Inner { settings, permits, prefetch_permits, prefetching, shards }), max_gap_bytes }
+    }
+
+    /// The same map, whose reads through this handle join ranges over gaps of at most so many bytes, and never more
+    /// than [`FlightSettings::max_gap_bytes`]: [`gap_worth_a_trip`] says how many an origin's trip is worth.
+    #[must_use]
+    pub fn with_gaps(&self, max_gap_bytes: u64) -> Self {
+        let max_gap_bytes = max_gap_bytes.min(self.inner.settings.max_gap_bytes);
+        Self { inner: Arc::clone(&self.inner), max_gap_bytes }
     }
 
     /// The bytes of all ranges: from the store where they are there, by joining the fetches that are under way, and by
-    /// `fetch` for the rest, in blocks and with as few GETs as [`FlightSettings::max_gap_bytes`] makes of them.
+    /// `fetch` for the rest, in blocks and with as few GETs as the longest gap makes of them.
     ///
     /// The future may be dropped at any time; fetches that it began go on and fill the store. It must be polled inside
     /// a tokio runtime with its clock enabled. It has no deadline of its own beyond that of each fetch.
@@ -334,7 +349,7 @@ impl<E: Clone + Send + Sync + 'static> Flights<E> {
         let mut shard = self.inner.shard(file);
         let parts = journey.parts();
         let wanted = lacking(parts.iter().flat_map(|part| &part.stretches), file_size);
-        let extents = extents(shard.get(file), &wanted, self.inner.settings.max_gap_bytes);
+        let extents = extents(shard.get(file), &wanted, self.max_gap_bytes);
         let permits = self.permits(extents.len(), urgency)?;
         for (range, permit) in extents.into_iter().zip(permits) {
             let (flight, departure) = self.flight(file, range, urgency, permit);
@@ -435,45 +450,6 @@ async fn wait_turn(prefetching: &Arc<Semaphore>, wanted: &Notify) -> Option<Owne
         // The semaphore is never closed.
         Either::Right((turn, _)) => turn.ok(),
     }
-}
-
-/// The ranges to fetch: what is wanted without what is under way, where small gaps are fetched along unless part of one
-/// is under way itself.
-fn extents<E>(flights: Option<&FileFlights<E>>, wanted: &[Range<u64>], max_gap_bytes: u64) -> Vec<Range<u64>> {
-    let none = FileFlights::new();
-    let flights = flights.unwrap_or(&none);
-    let mut extents: Vec<Range<u64>> = Vec::new();
-    let mut add = |range: Range<u64>| match extents.last_mut() {
-        _ if range.is_empty() => {}
-        Some(last)
-            if range.start - last.end <= max_gap_bytes
-                && flights_over(flights, &(last.end..range.start)).next().is_none() =>
-        {
-            last.end = range.end;
-        }
-        _ => extents.push(range),
-    };
-    for range in wanted {
-        let mut start = range.start;
-        for (flying_from, flight) in flights_over(flights, range) {
-            add(start..flying_from);
-            start = flight.end;
-        }
-        add(start..range.end);
-    }
-    extents
-}
-
-/// The flights that share a byte with the range, in order.
-fn flights_over<'a, E>(
-    flights: &'a FileFlights<E>,
-    range: &Range<u64>,
-) -> impl Iterator<Item = (u64, &'a Flight<E>)> + use<'a, E> {
-    let (start, end) = (range.start, range.end);
-    // Flights do not overlap, so only the last of those that start at or before the range can reach into it.
-    let first = flights.range(..=start).next_back().map_or(start, |(first, _)| *first);
-    let near = flights.range(first..end.max(first)).map(|(start, flight)| (*start, flight));
-    near.filter(move |(_, flight)| flight.end > start)
 }
 
 /// As many permits as the semaphore can hold, which is more than memory has room for flights.
@@ -894,9 +870,22 @@ mod tests {
             reader.origin.gets().into_iter().map(|(start, end)| (start / BLOCK, end / BLOCK)).collect::<Vec<_>>()
         };
         assert_eq!(gets(&[3 * BLOCK..4 * BLOCK, 0..1]).await, [(0, 4)]);
-        assert_eq!(gets(&[0..1, 3 * BLOCK..4 * BLOCK, 6 * BLOCK..7 * BLOCK]).await, [(0, 7)]);
+        // All gaps of a read together have a bound as well, and the smallest go first.
+        assert_eq!(gets(&[0..1, 3 * BLOCK..4 * BLOCK, 5 * BLOCK..6 * BLOCK]).await, [(0, 1), (3, 6)]);
+        let long = [0..8 * BLOCK, 10 * BLOCK..16 * BLOCK, 18 * BLOCK..19 * BLOCK, 20 * BLOCK..21 * BLOCK];
+        assert_eq!(gets(&long).await, [(0, 16), (18, 21)], "sixteen blocks pay for four, not for five");
         assert_eq!(gets(&[0..1, 4 * BLOCK..4 * BLOCK + 1]).await, [(0, 1), (4, 5)]);
         assert_eq!(gets(&[0..2 * BLOCK, BLOCK..3 * BLOCK, 3 * BLOCK..4 * BLOCK]).await, [(0, 4)]);
+    }
+
+    #[tokio::test]
+    async fn a_handle_may_join_less_than_the_map_and_never_more() {
+        let ranges = [0..1, 2 * BLOCK..3 * BLOCK];
+        for (of_map, of_handle, gets) in [(BLOCK, 0, 2), (BLOCK, BLOCK, 1), (0, u64::MAX, 2), (BLOCK, u64::MAX, 1)] {
+            let mut reader = Reader::new(ROOMY, of_map, Origin::new(Origin::OPEN, &[]));
+            reader.flights = reader.flights.with_gaps(of_handle);
+            assert_eq!(reader.read(&ranges).await.unwrap().origin_gets, gets, "{of_map} {of_handle}");
+        }
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! The budget is kept by a moka cache with the weight of each page; admission and eviction follow use. Each write lets
 //! it settle before it returns, so that the store is never more than one page per writer above its budget.
 
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +33,8 @@ pub(crate) struct MemoryPages {
     /// Held while a page is read, merged and put back, so that two writers of one page do not lose each other's blocks.
     stripes: [Mutex<()>; STRIPES],
     capacity_bytes: u64,
+    /// Whether pages make room for others; else what finds no room is not kept.
+    evicts: bool,
     evictions: Arc<AtomicU64>,
 }
 
@@ -68,16 +71,13 @@ impl Equivalent<PageKey> for PageName<'_> {
 
 impl MemoryPages {
     /// An empty store that keeps its pages in memory, at most `capacity_bytes` of them. Zero keeps nothing
-    /// and evicts nothing.
-    pub(crate) fn new(capacity_bytes: u64) -> Self {
+    /// and evicts nothing. With `evicts` pages make room for others; else what finds no room is not kept.
+    pub(crate) fn new(capacity_bytes: u64, evicts: bool) -> Self {
         let evictions = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&evictions);
         let pages = Cache::builder()
-            .max_capacity(capacity_bytes)
-            .weigher(|key: &PageKey, page: &Page| {
-                let weight = page.held_bytes() + key.file.text_bytes() + PAGE_OVERHEAD_BYTES;
-                u32::try_from(weight).unwrap_or(u32::MAX)
-            })
+            .max_capacity(if evicts { capacity_bytes } else { u64::MAX })
+            .weigher(|key: &PageKey, page: &Page| weight(&key.file, page))
             .eviction_listener(move |_, _, cause| {
                 if cause == RemovalCause::Size {
                     counter.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl MemoryPages {
             })
             .build();
         let stripes = std::array::from_fn(|_| Mutex::new(()));
-        Self { pages, stripes, capacity_bytes, evictions }
+        Self { pages, stripes, capacity_bytes, evicts, evictions }
     }
 
     /// The bytes of a range of the file, if all of them are here. There is no copy when the range lies within one page
@@ -140,6 +140,17 @@ impl MemoryPages {
         of_file.map(|(_, page)| page.held_bytes() as u64).sum()
     }
 
+    /// All files that something is here of, each with its size and the bytes that are here. It walks over all pages.
+    pub(crate) fn files(&self) -> Vec<(FileKey, u64, u64)> {
+        let mut files: HashMap<FileKey, (u64, u64)> = HashMap::new();
+        for (key, page) in self.pages.iter() {
+            let (size, held_bytes) = files.entry(key.file.clone()).or_default();
+            *size = page.file_size();
+            *held_bytes += page.held_bytes() as u64;
+        }
+        files.into_iter().map(|(file, (size, held_bytes))| (file, size, held_bytes)).collect()
+    }
+
     /// Bytes held now, overhead included.
     pub(crate) fn bytes(&self) -> u64 {
         self.pages.weighted_size()
@@ -184,16 +195,28 @@ impl MemoryPages {
             Some(page) => page.merged_into(newer),
             None => newer,
         };
+        if !self.evicts {
+            self.pages.run_pending_tasks();
+            if self.pages.weighted_size() + u64::from(weight(file, &page)) > self.capacity_bytes {
+                return;
+            }
+        }
         self.pages.insert(PageKey { file: file.clone(), number }, page);
         drop(settled);
         self.pages.run_pending_tasks();
     }
 
     fn stripe(&self, file: &FileKey, number: u64) -> MutexGuard<'_, ()> {
-        let index = (file.digest() ^ number) as usize % STRIPES;
+        // Where nothing makes room, one writer at a time looks whether there is any.
+        let index = if self.evicts { (file.digest() ^ number) as usize % STRIPES } else { 0 };
         // The lock guards no data of its own, so a panic of another holder left nothing half done.
         self.stripes[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a page costs.
+fn weight(file: &FileKey, page: &Page) -> u32 {
+    u32::try_from(page.held_bytes() + file.text_bytes() + PAGE_OVERHEAD_BYTES).unwrap_or(u32::MAX)
 }
 
 /// The pages that a range touches: each page's number, and the part of the range in it as offsets inside the page.

@@ -40,6 +40,11 @@ impl Page {
         self.packed.len()
     }
 
+    /// Size of the file that the page was written for.
+    pub(crate) fn file_size(&self) -> u64 {
+        self.file_size
+    }
+
     /// Whether the page was written for a file of this size.
     pub(crate) fn is_of_size(&self, file_size: u64) -> bool {
         self.file_size == file_size

@@ -16,12 +16,24 @@ use crate::disk::DiskPages;
 use crate::disk_io::DiskIo;
 use crate::file_key::FileKey;
 use crate::memory::MemoryPages;
+use crate::store_name::StoreName;
 use crate::stretch::{Held, Stretch, lacking};
 
 /// Parts of files, held within a budget of bytes. A clone is cheap and is the same store.
 #[derive(Clone)]
 pub struct PageStore {
     backing: Arc<Backing>,
+}
+
+/// What a store holds of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFile {
+    /// The file.
+    pub key: FileKey,
+    /// The size of all of it in bytes.
+    pub size: u64,
+    /// Bytes of it that are here.
+    pub held_bytes: u64,
 }
 
 enum Backing {
@@ -33,20 +45,25 @@ impl PageStore {
     /// An empty store that keeps its pages in memory, at most `capacity_bytes` of them. Zero keeps nothing
     /// and evicts nothing.
     pub fn in_memory(capacity_bytes: u64) -> Self {
-        Self { backing: Arc::new(Backing::Memory(Box::new(MemoryPages::new(capacity_bytes)))) }
+        Self::in_memory_as(StoreName::Pages, capacity_bytes)
     }
 
-    /// The store in a cache directory, with all that is there from before; its segment files take at most
-    /// `capacity_bytes` of disk. It reads the segments' tables before it returns: seconds for tens of millions of
-    /// pages.
+    /// As [`PageStore::in_memory`], dropping what the store of this name may drop.
+    pub fn in_memory_as(name: StoreName, capacity_bytes: u64) -> Self {
+        Self { backing: Arc::new(Backing::Memory(Box::new(MemoryPages::new(capacity_bytes, name.evicts())))) }
+    }
+
+    /// The store of this name in a cache directory, with all that is there from before; its segment files take at most
+    /// `capacity_bytes` of disk. A directory has one store of each name open at most. It reads the segments' tables
+    /// before it returns: seconds for tens of millions of pages.
     ///
     /// In memory it takes about 80 bytes per extent, the checksums of a 64 KiB page included, plus the texts of each
     /// file's key. It keeps one file open per segment, at most about 512 for any quota up to 1 TiB.
     ///
     /// # Errors
     /// See [`OpenError`]. Broken content is not an error: it is dropped and counted.
-    pub fn open(dir: &CacheDir, capacity_bytes: u64) -> Result<Self, OpenError> {
-        Ok(Self::over(DiskPages::open(dir, &DiskIo::default(), capacity_bytes)?))
+    pub fn open(dir: &CacheDir, name: StoreName, capacity_bytes: u64) -> Result<Self, OpenError> {
+        Ok(Self::over(DiskPages::open((dir, name), &DiskIo::default(), capacity_bytes)?))
     }
 
     /// The store over pages on disk that are open.
@@ -103,6 +120,24 @@ impl PageStore {
             Backing::Memory(pages) => pages.write(file, file_size, offset, bytes),
             Backing::Disk(pages) => pages.write(file, file_size, offset, bytes),
         }
+    }
+
+    /// Records a whole file from its first byte to its last, and waits until all of it is where it outlives the
+    /// process; in memory, until it is held. Returns whether that happened in time and none of it was dropped: for want of room,
+    /// or because the disk failed. It blocks the thread.
+    pub fn write_whole(&self, file: &FileKey, bytes: &Bytes, at_most: Duration) -> bool {
+        let size = bytes.len() as u64;
+        self.write(file, size, 0, bytes);
+        self.settle(at_most) && self.missing(file, size, 0..size).is_empty()
+    }
+
+    /// All files that something is here of. It walks over everything.
+    pub fn files(&self) -> Vec<StoredFile> {
+        let files = match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.files(),
+            Backing::Disk(pages) => pages.files(),
+        };
+        files.into_iter().map(|(key, size, held_bytes)| StoredFile { key, size, held_bytes }).collect()
     }
 
     /// Drops all pages of the file in this content version and returns how many bytes those were. In memory it walks

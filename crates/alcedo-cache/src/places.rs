@@ -83,6 +83,14 @@ impl Piece {
         }
     }
 
+    /// Where its segment counts what is in it.
+    fn live(&self) -> Option<&Count> {
+        match &self.place {
+            Place::Disk { segment, .. } => Some(segment.live()),
+            Place::Pending(_) => None,
+        }
+    }
+
     fn is_in(&self, other: &Arc<Segment>) -> bool {
         matches!(&self.place, Place::Disk { segment, .. } if Arc::ptr_eq(segment, other))
     }
@@ -280,6 +288,18 @@ impl Places {
         pieces.map(|piece| u64::from(piece.data_bytes)).sum()
     }
 
+    /// All files that something is here of, each with its size and the bytes that are here. It walks over everything.
+    pub(crate) fn files(&self) -> Vec<(FileKey, u64, u64)> {
+        let mut files = Vec::new();
+        for shard in &self.shards {
+            files.extend(lock(shard).iter().map(|(file, places)| {
+                let held_bytes = places.pieces.values().map(|piece| u64::from(piece.data_bytes)).sum();
+                (file.clone(), places.file_size, held_bytes)
+            }));
+        }
+        files
+    }
+
     /// All content versions of a URL that something is here of. It walks over all files.
     pub(crate) fn versions(&self, url: &str) -> Vec<FileKey> {
         let mut versions = Vec::new();
@@ -356,11 +376,13 @@ impl Places {
     fn count(&self, piece: &Piece) {
         self.extents.add(1);
         self.bytes_of(piece).add(u64::from(piece.data_bytes));
+        piece.live().into_iter().for_each(|live| live.add(u64::from(piece.data_bytes)));
     }
 
     fn uncount(&self, piece: &Piece) {
         self.extents.sub(1);
         self.bytes_of(piece).sub(u64::from(piece.data_bytes));
+        piece.live().into_iter().for_each(|live| live.sub(u64::from(piece.data_bytes)));
     }
 
     fn uncount_all(&self, places: &FilePlaces) {

@@ -16,6 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::{Buf, BufMut, Bytes};
 
+use crate::counts::Count;
 use crate::disk_io::DiskIo;
 use crate::extent::{CHECK_BYTES, Extent, FIXED_BYTES, FORMAT_VERSION, Position, check_count, checks, header_bytes};
 use crate::file_key::FileKey;
@@ -39,6 +40,8 @@ pub(crate) struct Segment {
     checks: RwLock<Vec<u32>>,
     /// Bytes that the file has reserved.
     file_bytes: AtomicU64,
+    /// Bytes of data in it that the index still names.
+    live: Count,
 }
 
 /// Where an extent's data is in its segment.
@@ -88,6 +91,16 @@ impl Segment {
     /// Bytes that the file has reserved.
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of data in it that the index still names; the rest was forgotten, or written anew elsewhere.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live.get()
+    }
+
+    /// What the index says of its live bytes.
+    pub(crate) fn live(&self) -> &Count {
+        &self.live
     }
 
     /// Whether the file is still in its directory.
@@ -154,7 +167,7 @@ impl Segment {
         }
         let (path, io) = (path.to_owned(), io.clone());
         let file_bytes = AtomicU64::new(file_bytes);
-        let mut segment = Self { id, path, file, io, checks: RwLock::default(), file_bytes };
+        let mut segment = Self { id, path, file, io, checks: RwLock::default(), file_bytes, live: Count::default() };
         if let Some((groups, checks)) = segment.table()? {
             segment.checks = RwLock::new(checks);
             let segment = Arc::new(segment);
@@ -247,7 +260,8 @@ impl OpenSegment {
             return Err(error);
         }
         let file_bytes = AtomicU64::new(u64::from(capacity));
-        let segment = Arc::new(Segment { id, path, file, io: io.clone(), checks: RwLock::default(), file_bytes });
+        let (io, checks, live) = (io.clone(), RwLock::default(), Count::default());
+        let segment = Arc::new(Segment { id, path, file, io, checks, file_bytes, live });
         Ok(Self { segment, at: HEADER_BYTES, table: Table::default(), check_total: 0, capacity })
     }
 

@@ -1,8 +1,8 @@
 //! Layer 1: the log of segments.
 //!
 //! Knows which segment files there are, which one is written, and how much disk they take: never more than the quota,
-//! and never the last free bytes of the file system. It must not know who reads. The oldest segment goes first,
-//! whatever is in it. It belongs to one thread.
+//! and never the last free bytes of the file system. It must not know who reads. Which segment goes first is a matter
+//! of the store: the oldest whatever is in it, or those in which everything was forgotten. It belongs to one thread.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -17,6 +17,7 @@ use crate::extent::MAX_EXTENT_BYTES;
 use crate::file_key::FileKey;
 use crate::places::Places;
 use crate::segment::{Found, OpenSegment, Opened, Segment, Spot};
+use crate::store_name::StoreName;
 use crate::table::Group;
 use crate::tally::Tally;
 
@@ -61,6 +62,7 @@ struct OtherFormat {
 /// The segments, oldest first.
 pub(crate) struct SegmentLog {
     dir: CacheDir,
+    name: StoreName,
     io: DiskIo,
     places: Arc<Places>,
     tally: Arc<Tally>,
@@ -91,20 +93,21 @@ impl SegmentLog {
     /// # Errors
     /// The directory cannot be read, or there are more segments than files can be opened.
     pub(crate) fn open(
-        dir: &CacheDir,
+        (dir, name): (&CacheDir, StoreName),
         io: &DiskIo,
         capacity_bytes: u64,
         places: &Arc<Places>,
         tally: &Arc<Tally>,
     ) -> Result<Self, OpenError> {
         let not_usable = |source| OpenError::NotUsable { dir: dir.path().to_owned(), source };
-        let files = listed(&dir.pages()).map_err(not_usable)?;
+        let files = listed(&dir.segments(name)).map_err(not_usable)?;
         let (dir, io, places, tally) = (dir.clone(), io.clone(), Arc::clone(places), Arc::clone(tally));
         let next_id = files.last().map_or(0, |(id, _)| id.saturating_add(1));
         let (sealed, others) = (VecDeque::new(), VecDeque::new());
-        let mut log = Self { dir, io, places, tally, capacity_bytes, next_id, sealed, open: None, others };
+        let mut log = Self { dir, name, io, places, tally, capacity_bytes, next_id, sealed, open: None, others };
         crate::restart::restore(&mut log, &files)?;
-        log.reclaim_to(capacity_bytes);
+        // A quota that was made smaller holds, also where nothing is dropped otherwise.
+        while log.file_bytes() > capacity_bytes && (log.reclaim_one() || log.reclaim_oldest()) {}
         log.publish();
         Ok(log)
     }
@@ -127,6 +130,16 @@ impl SegmentLog {
     /// The directory.
     pub(crate) fn dir(&self) -> &CacheDir {
         &self.dir
+    }
+
+    /// Which of the directory's stores this is.
+    pub(crate) fn name(&self) -> StoreName {
+        self.name
+    }
+
+    /// Where the segments are.
+    pub(crate) fn segments_dir(&self) -> PathBuf {
+        self.dir.segments(self.name)
     }
 
     /// Takes in one segment file as it was found; newer ones come later. `is_last` tells the newest file, which is gone
@@ -220,10 +233,11 @@ impl SegmentLog {
         self.drop_vanished();
         self.reclaim_others();
         self.reclaim_to(self.capacity_bytes - u64::from(bytes));
-        let is_made = self.make_free(u64::from(bytes));
+        let is_within = self.file_bytes() <= self.capacity_bytes - u64::from(bytes);
+        let is_made = if is_within { self.make_free(u64::from(bytes)) } else { Err(AppendError::NoRoom) };
         self.publish();
         is_made?;
-        let (id, path) = (self.next_id, self.dir.pages().join(file_name(self.next_id)));
+        let (id, path) = (self.next_id, self.segments_dir().join(file_name(self.next_id)));
         self.next_id += 1;
         let made = match OpenSegment::create(&self.io, path.clone(), id, bytes) {
             // Somebody emptied the directory.
@@ -247,9 +261,9 @@ impl SegmentLog {
     /// Drops old segments until the file system has room for so many bytes and the reserve.
     fn make_free(&mut self, bytes: u64) -> Result<(), AppendError> {
         loop {
-            let room = match self.io.room(&self.dir.pages()) {
+            let room = match self.io.room(&self.segments_dir()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.dir.repair().and_then(|()| self.io.room(&self.dir.pages()))
+                    self.dir.repair().and_then(|()| self.io.room(&self.segments_dir()))
                 }
                 room => room,
             };
@@ -263,13 +277,13 @@ impl SegmentLog {
         }
     }
 
-    /// Drops the oldest segments until so many bytes are taken at most.
+    /// Drops segments until so many bytes are taken at most, as far as the store drops any.
     fn reclaim_to(&mut self, bytes: u64) {
         while self.file_bytes() > bytes && self.reclaim_one() {}
     }
 
-    /// Drops the oldest segment. Segments of another format go when nothing else is left, or when they take more than
-    /// half of the quota. Returns whether there was one.
+    /// Drops the segment that the store can do without best. Segments of another format go when nothing else is left,
+    /// or when they take more than half of the quota. Returns whether there was one.
     fn reclaim_one(&mut self) -> bool {
         let other_bytes: u64 = self.others.iter().map(|other| other.file_bytes).sum();
         let is_last_resort = self.sealed.is_empty() && self.open.is_none();
@@ -279,12 +293,29 @@ impl SegmentLog {
             remove(&other.path);
             return true;
         }
+        let is_open_empty = self.open.as_ref().is_some_and(|open| open.segment().live_bytes() == 0);
+        if self.sealed.is_empty() && (self.name.evicts() || is_open_empty) {
+            self.set_aside();
+        }
+        let empty = || self.sealed.iter().position(|segment| segment.live_bytes() == 0);
+        let place = match self.name {
+            StoreName::Pages => Some(0),
+            StoreName::Derived => empty().or(Some(0)),
+            StoreName::Pinned => empty(),
+        };
+        let Some(segment) = place.and_then(|place| self.sealed.remove(place)) else { return false };
+        self.drop_segments(&[segment]);
+        true
+    }
+
+    /// Drops the oldest segment, whatever is in it. Returns whether there was one.
+    fn reclaim_oldest(&mut self) -> bool {
         if self.sealed.is_empty() {
             self.set_aside();
         }
-        let Some(segment) = self.sealed.pop_front() else { return false };
-        self.drop_segments(&[segment]);
-        true
+        let oldest = self.sealed.pop_front();
+        self.drop_segments(oldest.as_slice());
+        oldest.is_some()
     }
 
     fn drop_segments(&mut self, segments: &[Arc<Segment>]) {

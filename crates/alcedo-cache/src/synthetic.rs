@@ -13,6 +13,7 @@ use crate::file_key::FileKey;
 use crate::page::PAGE_BYTES;
 use crate::segment::{HEADER_BYTES, encode_header};
 use crate::segment_log::{file_name, segment_bytes};
+use crate::store_name::StoreName;
 use crate::table::{Entry, Table};
 
 /// Size of each file: as many pages as one of a lake's usual files has.
@@ -42,7 +43,7 @@ pub fn synthetic_segments(dir: &CacheDir, pages: u64) -> io::Result<u64> {
             table.push(&file, FILE_BYTES, Entry { offset, data_at, data_bytes, first_check: checks });
             (page, at, checks) = (page + 1, u64::from(data_at) + PAGE_BYTES, next_checks);
         }
-        let file = File::create_new(dir.pages().join(file_name(id)))?;
+        let file = File::create_new(dir.segments(StoreName::Pages).join(file_name(id)))?;
         file.write_all_at(&encode_header(id), 0)?;
         file.write_all_at(&table.encode(id, at, &vec![0; checks as usize]), at)?;
         id += 1;
@@ -61,7 +62,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = CacheDir::open(temp.path(), "w1").unwrap();
         let capacity_bytes = synthetic_segments(&dir, 5_000).unwrap();
-        let store = PageStore::open(&dir, capacity_bytes).unwrap();
+        let store = PageStore::open(&dir, StoreName::Pages, capacity_bytes).unwrap();
         let counts = store.counts();
         assert_eq!((counts.extents, counts.restored_extents, counts.corrupt), (5_000, 5_000, 0));
         assert!(counts.segments > 4 && counts.file_bytes <= capacity_bytes, "{counts:?}");

@@ -45,7 +45,7 @@ pub(crate) fn run(shared: &Arc<Shared>, mut log: SegmentLog) {
                 // Without this note a restart brings the bytes back, which is allowed.
                 if shared.health.admits() {
                     let outcome = log.append((&file, file_size), 0, &[]);
-                    outcome.err().iter().for_each(|error| note(shared, error));
+                    outcome.err().iter().for_each(|error| note(shared, &log, error));
                 }
                 shared.queue.done(0);
             }
@@ -78,15 +78,17 @@ fn append(shared: &Shared, log: &mut SegmentLog, extent: &PendingExtent) {
         Err(error) => {
             shared.tally.dropped_writes.add(1);
             shared.places.abandon(extent);
-            note(shared, &error);
+            note(shared, log, &error);
         }
     }
 }
 
 /// Draws the consequences of an error of the disk.
-fn note(shared: &Shared, error: &AppendError) {
+fn note(shared: &Shared, log: &SegmentLog, error: &AppendError) {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     match error {
+        // A store that drops nothing has room again when something is forgotten; asking it costs nothing.
+        AppendError::NoRoom if !log.name().evicts() => {}
         AppendError::NoRoom => shared.health.is_full(),
         AppendError::Disk(error) => {
             shared.tally.write_errors.add(1);
@@ -101,7 +103,7 @@ fn note(shared: &Shared, error: &AppendError) {
 /// Writes a block to the directory and reads it back.
 fn probe(log: &SegmentLog) -> io::Result<()> {
     log.dir().repair()?;
-    let path = log.dir().pages().join("probe");
+    let path = log.segments_dir().join("probe");
     let open = || OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
     let round = |file: &File| {
         let mut block = [0x5a; PROBE_BYTES];

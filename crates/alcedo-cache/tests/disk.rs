@@ -13,4 +13,5 @@ mod disk {
     mod kept;
     mod killed;
     mod model;
+    mod stores;
 }

@@ -27,7 +27,7 @@ fn content(range: Range<u64>) -> Bytes {
 }
 
 fn open(path: &Path, io: &DiskIo) -> DiskPages {
-    DiskPages::open(&CacheDir::open(path, "w1").unwrap(), io, CAPACITY).unwrap()
+    DiskPages::open((&CacheDir::open(path, "w1").unwrap(), StoreName::Pages), io, CAPACITY).unwrap()
 }
 
 /// Writes a range of a file and waits until that is over.
@@ -304,7 +304,7 @@ async fn what_a_survey_showed_can_be_read_after_its_segment_went() {
 async fn many_readers_over_a_small_quota_get_right_bytes() {
     let temp = tempfile::tempdir().unwrap();
     let dir = CacheDir::open(temp.path(), "w1").unwrap();
-    let pages = DiskPages::open(&dir, &DiskIo::default(), 1 << 20).unwrap();
+    let pages = DiskPages::open((&dir, StoreName::Pages), &DiskIo::default(), 1 << 20).unwrap();
     let reader = Arc::new(Reader::new(pages));
     let tasks = (0..8_u64).map(|task| {
         let reader = Arc::clone(&reader);

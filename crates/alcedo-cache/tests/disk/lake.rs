@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use alcedo_cache::{BLOCK_BYTES, CacheDir, FileKey, PageStore};
+use alcedo_cache::{BLOCK_BYTES, CacheDir, FileKey, PageStore, StoreName};
 use bytes::Bytes;
 
 pub(crate) const BLOCK: u64 = BLOCK_BYTES;
@@ -28,7 +28,7 @@ pub(crate) fn content(file: &FileKey, range: Range<u64>) -> Bytes {
 /// The store in a directory; the directory is free again when the store is dropped.
 pub(crate) fn open(path: &Path, capacity_bytes: u64) -> PageStore {
     let dir = CacheDir::open(path, "w1").unwrap();
-    PageStore::open(&dir, capacity_bytes).unwrap()
+    PageStore::open(&dir, StoreName::Pages, capacity_bytes).unwrap()
 }
 
 pub(crate) fn write(store: &PageStore, file: &FileKey, file_size: u64, range: Range<u64>) {

@@ -13,14 +13,15 @@ use crate::answer::Answer;
 use crate::budget::Budget;
 use crate::cluster::{ClusterView, Member, WorkerStatus};
 use crate::deadline::Deadline;
+use crate::ending::CallError;
 use crate::endpoints::Endpoints;
 use crate::error::Error;
 #[cfg(feature = "fallback")]
 use crate::fallback::{Fallback, FallbackBudget};
+use crate::local::Local;
 use crate::lookup::Lookup;
 use crate::routing::Routing;
-use crate::stream::CallError;
-use crate::transport::Worker;
+use crate::transport::{MAX_SOCKET_PATH_BYTES, UNIX, Worker};
 use crate::tries::Purse;
 
 /// Deadline of a call where neither the builder nor the call says one.
@@ -35,6 +36,8 @@ const ASKED_AT_ONCE: usize = 32;
 pub struct Client {
     pub(crate) routing: Arc<Routing>,
     pub(crate) deadline: Duration,
+    /// The worker that answers in this process.
+    pub(crate) local: Option<Local>,
     #[cfg(feature = "fallback")]
     fallback: Option<Arc<Fallback>>,
 }
@@ -45,6 +48,7 @@ pub struct Client {
 pub struct Builder {
     endpoints: Vec<String>,
     members_file: Option<PathBuf>,
+    local: Option<Local>,
     deadline: Duration,
     connections_per_worker: usize,
     retries: Budget,
@@ -61,6 +65,7 @@ impl Client {
         Builder {
             endpoints: Vec::new(),
             members_file: None,
+            local: None,
             deadline: DEFAULT_DEADLINE,
             connections_per_worker: 1,
             retries: Budget::RETRIES,
@@ -188,9 +193,17 @@ fn checked(deadline: Duration) -> Result<Duration, Error> {
 
 impl Builder {
     /// Where to start: `host:port` of one worker or more. The others are learned from them. `http://` before it is
-    /// accepted.
+    /// accepted, and `unix:/path` names the Unix socket of a worker on this machine. Workers that are reached over
+    /// loopback tell of such a socket themselves, and are asked over it from then on.
     pub fn endpoints(mut self, endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.endpoints = endpoints.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Asks a worker in this process, and nobody else for what it can answer: lookups, stat, list and read. It takes no
+    /// endpoint. Lookups of what the worker has in memory take a few microseconds and no other thread.
+    pub fn in_process(mut self, worker: Local) -> Self {
+        self.local = Some(worker);
         self
     }
 
@@ -254,10 +267,14 @@ impl Builder {
             let message = format!("{} connections per worker: 1 to 64 are possible", self.connections_per_worker);
             return Err(Error::invalid(message));
         }
-        if self.endpoints.is_empty() && self.members_file.is_none() {
+        let is_given = !self.endpoints.is_empty() || self.members_file.is_some();
+        if is_given && self.local.is_some() {
+            return Err(Error::invalid("a worker in this process is asked instead of endpoints: leave either out"));
+        }
+        if !is_given && self.local.is_none() {
             return Err(Error::invalid("no endpoint: give host:port of at least one worker"));
         }
-        let mut workers: Vec<Worker> = Vec::new();
+        let mut workers: Vec<Worker> = self.local.iter().map(|local| Worker::inside(local.clone())).collect();
         for endpoint in &self.endpoints {
             let address = address(endpoint)?;
             if !workers.iter().any(|worker| **worker.address() == *address) {
@@ -270,15 +287,26 @@ impl Builder {
         Ok(Client {
             routing,
             deadline: checked(self.deadline)?,
+            local: self.local,
             #[cfg(feature = "fallback")]
             fallback: (!self.mounts.is_empty()).then(|| Arc::new(Fallback::new(self.mounts, self.fallback))),
         })
     }
 }
 
-/// `host:port` of an endpoint, by the rules for a ring's members.
+/// `host:port` of an endpoint, by the rules for a ring's members; or `unix:` and the path of a socket.
 fn address(endpoint: &str) -> Result<String, Error> {
     let trimmed = endpoint.trim();
+    if let Some(path) = trimmed.strip_prefix(UNIX) {
+        // Both forms of a URI mean an absolute path.
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !path.starts_with('/') || path.len() > MAX_SOCKET_PATH_BYTES {
+            return Err(Error::invalid(format!(
+                "the endpoint `{endpoint}` is not usable: write unix:/path, at most {MAX_SOCKET_PATH_BYTES} bytes of it"
+            )));
+        }
+        return Ok(format!("{UNIX}{path}"));
+    }
     let address = trimmed.strip_prefix("http://").map_or(trimmed, |rest| rest.trim_end_matches('/'));
     if address.contains("://") {
         return Err(Error::invalid(format!(
@@ -307,11 +335,14 @@ mod tests {
             ("localhost:0", "port is not from 1 to 65535"),
             ("https://localhost:7610", "only http:// may stand before host:port"),
             ("user:pw@host:7610", "IPv6"),
+            ("unix:alcedo.sock", "write unix:/path"),
         ] {
             let error = Client::builder().endpoints([endpoint]).build().unwrap_err();
             assert!(error.to_string().contains(reason), "{error}");
         }
-        for endpoint in ["localhost:7610", "http://localhost:7610/", "[::1]:7610", " 10.0.0.5:7610"] {
+        for endpoint in
+            ["localhost:7610", "http://localhost:7610/", "[::1]:7610", " 10.0.0.5:7610", "unix:/run/a", "unix:///run/a"]
+        {
             Client::builder().endpoints([endpoint]).build().unwrap();
         }
     }

@@ -20,6 +20,7 @@ pub(crate) const GRACE: Duration = Duration::from_millis(20);
 /// The instant at which a call is given up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
+    began: Instant,
     at: Instant,
     granted: Duration,
 }
@@ -28,12 +29,23 @@ impl Deadline {
     /// The deadline of a call that starts now.
     pub(crate) fn after(granted: Duration) -> Self {
         let granted = granted.min(MAX_DEADLINE);
-        Self { at: Instant::now() + granted, granted }
+        let began = Instant::now();
+        Self { began, at: began + granted, granted }
     }
 
     /// The nearer of this and `share` from now; for one of several tries.
     pub(crate) fn within(self, share: Duration) -> Self {
-        Self { at: self.at.min(Instant::now() + share.min(MAX_DEADLINE)), granted: self.granted }
+        Self { at: self.at.min(Instant::now() + share.min(MAX_DEADLINE)), ..self }
+    }
+
+    /// When the call began.
+    pub(crate) fn began(self) -> Instant {
+        self.began
+    }
+
+    /// How long the call has taken.
+    pub(crate) fn elapsed(self) -> Duration {
+        Instant::now().saturating_duration_since(self.began)
     }
 
     /// When the worker should have answered.
@@ -53,7 +65,12 @@ impl Deadline {
 
     /// The time left as the wire says it, never the 0 that would mean "the server's default".
     pub(crate) fn timeout_us(self) -> u64 {
-        u64::try_from(self.remaining().as_micros()).unwrap_or(u64::MAX).max(1)
+        self.timeout_us_at(Instant::now())
+    }
+
+    /// The same where the time is known.
+    pub(crate) fn timeout_us_at(self, now: Instant) -> u64 {
+        u64::try_from(self.at.saturating_duration_since(now).as_micros()).unwrap_or(u64::MAX).max(1)
     }
 
     /// The error of a call that ran out of time while `doing` something.

@@ -13,16 +13,32 @@ use alcedo_proto::v1 as pb;
 use bytes::Bytes;
 
 use crate::answer::{Answer, FileAnswer, KeyStatus, Row, Source, Stage, Trace};
+use crate::batch::Share;
 use crate::error::Error;
 use crate::handles::Named;
 
 /// An answer as it arrived.
 #[derive(Debug)]
-pub(crate) struct Received {
-    pub(crate) worker: Arc<str>,
-    pub(crate) answer: pb::Answer,
-    /// For each of the answer's files what its handles mean.
-    pub(crate) named: Vec<Named>,
+pub(crate) enum Received {
+    /// The answer to one message.
+    Whole {
+        worker: Arc<str>,
+        answer: pb::Answer,
+        /// For each of the answer's files what its handles mean.
+        named: Vec<Named>,
+    },
+    /// A part of the answer to several.
+    Share { worker: Arc<str>, share: Share },
+}
+
+impl Received {
+    /// The ring that the worker saw.
+    pub(crate) fn ring_epoch(&self) -> u64 {
+        match self {
+            Self::Whole { answer, .. } => answer.ring_epoch,
+            Self::Share { share, .. } => share.batch.answer.ring_epoch,
+        }
+    }
 }
 
 /// Why a file's rows could not be read.
@@ -40,25 +56,38 @@ impl From<String> for Unreadable {
     }
 }
 
-/// Decodes the answer to a message of `keys` keys.
+/// Decodes the answer to a message of `keys` keys about the file or prefix at `url`.
 ///
 /// # Errors
 /// `Internal` if the message is not what the contract says; what is wrong with a file if its data pages cannot be
 /// decoded.
-pub(crate) fn answer(received: Received, keys: usize) -> Result<Answer, Error> {
-    let Received { worker, answer, named } = received;
+pub(crate) fn answer(received: Received, keys: usize, url: &str) -> Result<Answer, Error> {
+    match received {
+        Received::Whole { worker, answer, named } => whole(worker, answer, named, keys),
+        Received::Share { worker, share } => self::share(worker, &share, url),
+    }
+}
+
+fn whole(worker: Arc<str>, mut answer: pb::Answer, named: Vec<Named>, keys: usize) -> Result<Answer, Error> {
     if answer.statuses.len() != keys {
         let message = format!("{worker} sent {} key statuses for {keys} keys", answer.statuses.len());
         return Err(Error::internal(message));
     }
     let mut files = Vec::with_capacity(answer.files.len());
-    for (rows, named) in answer.files.into_iter().zip(named) {
+    for (rows, named) in std::mem::take(&mut answer.files).into_iter().zip(named) {
         let url = Arc::clone(&named.file.url);
         files.push(file(rows, named, keys).map_err(|what| unreadable(&worker, &url, what))?);
     }
-    Ok(Answer {
-        files,
-        statuses: answer.statuses.into_iter().map(key_status).collect(),
+    let statuses = answer.statuses.iter().map(|status| key_status(*status)).collect();
+    let trace = answer.trace.take().map(trace);
+    Ok(Answer { files, statuses, trace, ..without_rows(worker, &answer) })
+}
+
+/// What an answer says beside its rows.
+fn without_rows(worker: Arc<str>, answer: &pb::Answer) -> Answer {
+    Answer {
+        files: Vec::new(),
+        statuses: Vec::new(),
         ring_epoch: answer.ring_epoch,
         worker,
         source: source(answer.source),
@@ -66,9 +95,30 @@ pub(crate) fn answer(received: Received, keys: usize) -> Result<Answer, Error> {
         files_asked: answer.files_asked,
         origin_gets: answer.origin_gets.into(),
         origin_bytes: answer.origin_bytes,
-        trace: answer.trace.map(trace),
+        trace: None,
         elapsed: Duration::ZERO,
-    })
+    }
+}
+
+/// One lookup's part of an answer to several. A file without rows of its own stays where the path names it, as in an
+/// answer to this lookup alone.
+fn share(worker: Arc<str>, share: &Share, path_url: &str) -> Result<Answer, Error> {
+    let mut files = Vec::with_capacity(1);
+    for (number, there) in share.batch.files.iter().enumerate() {
+        let Named { file, schema } = &there.named;
+        let mut rows = Vec::with_capacity(1);
+        for (row_number, compact) in share.rows_of(number) {
+            let decoded = decode_rows(schema, &compact)
+                .map_err(|damage| unreadable(&worker, &file.url, Unreadable::Message(damage.to_string())))?;
+            rows.extend(decoded.into_iter().map(|values| Row { key_index: 0, row_number, values }));
+        }
+        if !rows.is_empty() || there.is_empty() || *file.url == *path_url {
+            let (url, version) = (Arc::clone(&file.url), Arc::clone(&file.version));
+            files.push(FileAnswer { url, version, schema: Arc::clone(schema), rows, arrow: None });
+        }
+    }
+    let statuses = vec![key_status(share.status())];
+    Ok(Answer { files, statuses, ..without_rows(worker, &share.batch.answer) })
 }
 
 fn unreadable(worker: &str, url: &str, what: Unreadable) -> Error {

@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::transport::Worker;
+use crate::tries::Turn;
 
 /// Most entries that a listing collects, whatever its limit; more are reported as truncated. About 300 MB of names.
 pub const MAX_LISTED: u64 = 1_000_000;
@@ -74,8 +75,8 @@ impl Client {
     /// There is no such file, or it could not be asked for.
     pub async fn stat(&self, path: &str) -> Result<FileInfo, Error> {
         let deadline = self.start(self.deadline)?;
-        let attempt = |worker: Arc<Worker>, by| async move { worker.stat(path.to_owned(), by, deadline).await };
-        let reply = self.routing.route(path, deadline, false, attempt).await?;
+        let attempt = |turn: Turn| async move { turn.worker.stat(path.to_owned(), turn.connect_by, deadline).await };
+        let reply = self.routing.route(path, deadline, attempt).await?;
         self.routing.observe(reply.ring_epoch);
         let missing = || Error::internal(format!("the answer about {path} names no file"));
         reply.file.map(FileInfo::from_wire).ok_or_else(missing)
@@ -90,14 +91,14 @@ impl Client {
         let ListOptions { recursive, limit } = options;
         let request = pb::ListRequest { path: path.to_owned(), recursive, limit, timeout_us: 0 };
         let limit = if limit == 0 { MAX_LISTED } else { limit.min(MAX_LISTED) };
-        let attempt = |worker: Arc<Worker>, by| {
+        let attempt = |turn: Turn| {
             let request = request.clone();
             async move {
-                let pages = worker.list(request, by, deadline).await?;
-                Ok((worker, pages))
+                let pages = turn.worker.list(request, turn.connect_by, deadline).await?;
+                Ok((turn.worker, pages))
             }
         };
-        let (worker, mut pages) = self.routing.route(path, deadline, false, attempt).await?;
+        let (worker, mut pages) = self.routing.route(path, deadline, attempt).await?;
         let mut listing = Listing::default();
         while let Some(page) = next(&worker, &mut pages, deadline).await? {
             listing.truncated |= page.truncated;
@@ -130,14 +131,14 @@ impl Client {
         let deadline = self.start(self.deadline)?;
         let wire_length = length.unwrap_or_default();
         let request = pb::ReadRequest { path, offset, length: wire_length, version: String::new(), timeout_us: 0 };
-        let attempt = |worker: Arc<Worker>, by| {
+        let attempt = |turn: Turn| {
             let request = request.clone();
             async move {
-                let chunks = worker.read(request, by, deadline).await?;
-                Ok((worker, chunks))
+                let chunks = turn.worker.read(request, turn.connect_by, deadline).await?;
+                Ok((turn.worker, chunks))
             }
         };
-        let (worker, chunks) = self.routing.route(&request.path, deadline, false, attempt).await?;
+        let (worker, chunks) = self.routing.route(&request.path, deadline, attempt).await?;
         Ok(Read { worker, chunks, deadline, path: request.path, offset, length, left: None })
     }
 }

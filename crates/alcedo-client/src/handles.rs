@@ -4,10 +4,13 @@
 //! announced on the same stream before it.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use alcedo_lookup::schema::{Column, RowSchema};
 use alcedo_proto::v1 as pb;
+
+use crate::question::Spread;
 
 /// So many handles and a stream is retired: calls go on on a new one. A name and a version are about 200 bytes, so this
 /// is 13 MB.
@@ -30,13 +33,15 @@ pub(crate) struct Named {
     pub(crate) schema: Arc<RowSchema>,
 }
 
+type ByHandle<T> = HashMap<u32, T, BuildHasherDefault<Spread>>;
+
 /// All handles of one stream, or of one unary answer.
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
-    files: HashMap<u32, FileVersion>,
+    files: ByHandle<FileVersion>,
     /// A schema that cannot be read fails the answers that use it, not the stream: the worker may be newer than this
     /// client.
-    schemas: HashMap<u32, Result<Arc<RowSchema>, String>>,
+    schemas: ByHandle<Result<Arc<RowSchema>, String>>,
 }
 
 impl Handles {

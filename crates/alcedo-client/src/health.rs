@@ -49,6 +49,11 @@ impl Health {
         self.heard.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether there is nothing against it.
+    pub(crate) fn is_well(&self) -> bool {
+        !self.marked.load(Ordering::Acquire)
+    }
+
     /// Whether others should be asked first.
     pub(crate) fn is_ejected(&self) -> bool {
         self.marked.load(Ordering::Acquire) && self.record().probe_at.is_some()

@@ -9,9 +9,9 @@ use alcedo_proto::v1 as pb;
 use crate::client::Client;
 use crate::cluster::Member;
 use crate::deadline::Deadline;
+use crate::ending::CallError;
 use crate::error::{Error, Kind};
 use crate::files::MAX_LISTED;
-use crate::stream::CallError;
 use crate::transport::Worker;
 
 /// What one worker holds of one file.

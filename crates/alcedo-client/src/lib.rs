@@ -32,6 +32,10 @@
 //! * A lookup that has no answer after the time that 95 of 100 take is asked of a second worker too, as
 //!   [`Builder::hedge_budget`] allows; the first answer wins and the other call is cancelled.
 //! * A client with mounts of its own (feature `fallback`) reads the origin itself while no worker is there.
+//! * A question that is asked again travels by a handle, and lookups that wait together in one message;
+//!   [`Client::prepare`] keeps the question itself ready as well.
+//! * A worker on this machine is asked over its Unix socket if it has one, a worker in this process without a
+//!   connection ([`Builder::in_process`]).
 //! * The connections live in the tokio runtime of the call that first needed them. If that runtime ends, the next call
 //!   connects again.
 //!
@@ -39,11 +43,13 @@
 //! then refuses [`Form::Pages`], reads all other forms, and has only workers to ask.
 
 mod answer;
+mod batch;
 mod budget;
 mod client;
 mod cluster;
 mod deadline;
 mod decode;
+mod ending;
 mod endpoints;
 mod error;
 #[cfg(feature = "fallback")]
@@ -55,10 +61,16 @@ mod handles;
 mod health;
 mod holdings;
 mod latency;
+mod local;
 mod lookup;
 mod many;
+mod outbound;
 mod parts;
+mod pending;
 mod placement;
+mod prepared;
+mod question;
+mod replies;
 mod request;
 mod routing;
 mod stream;
@@ -81,6 +93,8 @@ pub use error::{Error, Kind, Reason};
 pub use fallback::FallbackBudget;
 pub use files::{FileInfo, ListOptions, Listing, MAX_LISTED, ParquetInfo};
 pub use holdings::{Freed, Holding, Holdings};
+pub use local::{Local, LocalAnswer, LocalFile, LocalLookup, LocalReply};
 pub use lookup::Lookup;
 pub use placement::{Placement, RingView};
+pub use prepared::Prepared;
 pub use request::{Form, MAX_KEYS_PER_MESSAGE, MAX_REQUEST_BYTES};

@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use alcedo_lookup::key::Key;
 use alcedo_proto::v1 as pb;
-use futures::{StreamExt as _, TryStreamExt as _};
-use tokio::time::Instant;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 
 use crate::answer::{Answer, FileAnswer, Trace};
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::decode;
 use crate::error::{Error, Kind, Reason};
-use crate::request::{Form, Request};
+use crate::question::{Question, Spec};
+use crate::request::{Form, Keys, messages};
+use crate::tries::Turn;
 
-/// Messages of one lookup that are under way at once. All go to one worker, and a full message may take all of its
-/// permits: the worker would turn a second one away.
-const MESSAGES_AT_ONCE: usize = 1;
+/// Messages of one lookup that are under way at once. All go to one worker: while one is on its way back, the worker
+/// has the next ones to work on. Where a worker turns one away, the others go one after the other.
+const MESSAGES_AT_ONCE: usize = 4;
 
 /// A lookup that is being put together; awaiting it sends it.
 ///
@@ -120,40 +122,43 @@ impl Lookup {
     }
 
     async fn send(self) -> Result<Answer, Error> {
-        let started = Instant::now();
         let deadline = self.client.start(self.deadline)?;
-        let form = match (self.form, self.unary) {
-            (Form::CompactRows, false) => pb::AnswerForm::CompactRows,
-            (Form::CompactRows, true) => pb::AnswerForm::TypedValues,
-            (Form::ArrowIpc, _) => pb::AnswerForm::ArrowIpc,
-            (Form::Pages, _) => pb::AnswerForm::Pages,
-        };
-        let base = pb::LookupRequest {
-            path: self.path,
-            key_column: self.key_column,
-            keys: Vec::new(),
-            columns: self.columns,
-            form: form.into(),
-            row_limit: self.row_limit,
-            timeout_us: 0,
-            trace: self.trace,
-            accept_parts: false,
-        };
-        let mut messages = Request::new(base, self.keys)?.messages()?;
-        let client = &self.client;
-        let mut answer = if messages.len() == 1 {
-            let (_, message) = messages.swap_remove(0);
-            exchange(client, message, self.unary, deadline).await?
+        let form = self.form.on_wire(self.unary)?;
+        let Self { client, path, key_column, keys, columns, row_limit, trace, unary, .. } = self;
+        let spec = Spec { path, key_column, columns, form, row_limit };
+        // What is asked once travels in full; what is asked again has a handle from then on.
+        let (question, handle) = if unary || trace {
+            (Arc::new(Question::new(spec)), None)
         } else {
-            let send = |(first, message)| async move {
-                Ok::<_, Error>((first, exchange(client, message, self.unary, deadline).await?))
-            };
-            let answers = futures::stream::iter(messages).map(send).buffered(MESSAGES_AT_ONCE);
-            merge(answers.try_collect().await?)?
+            let (question, known) = client.routing.questions.find(spec);
+            let handle = known.then(|| client.routing.questions.handle(&question));
+            (question, handle)
         };
-        answer.elapsed = started.elapsed();
-        Ok(answer)
+        let messages = messages(keys, question.room())?;
+        let ask = Ask { question: &question, handle, trace, unary, deadline };
+        client.ask(ask, messages).await
     }
+}
+
+/// All of a lookup's messages but their keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) question: &'a Arc<Question>,
+    /// The question's handle, for workers that know handles.
+    pub(crate) handle: Option<u32>,
+    pub(crate) trace: bool,
+    pub(crate) unary: bool,
+    pub(crate) deadline: Deadline,
+}
+
+/// One message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pub(crate) question: &'a Question,
+    pub(crate) handle: Option<u32>,
+    pub(crate) keys: &'a Keys,
+    pub(crate) trace: bool,
+    pub(crate) unary: bool,
 }
 
 impl IntoFuture for Lookup {
@@ -165,29 +170,75 @@ impl IntoFuture for Lookup {
     }
 }
 
-/// One message and its answer.
-async fn exchange(
-    client: &Client,
-    message: pb::LookupRequest,
-    unary: bool,
-    deadline: Deadline,
-) -> Result<Answer, Error> {
-    let attempt = |worker: Arc<crate::transport::Worker>, connect_by| {
-        let message = message.clone();
-        async move {
-            match unary {
-                false => worker.lookup(message, connect_by, deadline).await,
-                true => worker.lookup_unary(message, connect_by, deadline).await,
+impl Client {
+    /// Sends a lookup's messages, each with the number of its first key, and makes their answers one.
+    pub(crate) async fn ask(&self, ask: Ask<'_>, mut messages: Vec<(u32, Keys)>) -> Result<Answer, Error> {
+        let mut answer = match messages.pop() {
+            Some((_, keys)) if messages.is_empty() => self.exchange(ask, &keys).await?,
+            last => {
+                messages.extend(last);
+                merge(Box::pin(self.exchange_all(ask, messages)).await?)?
+            }
+        };
+        answer.elapsed = ask.deadline.elapsed();
+        Ok(answer)
+    }
+
+    /// One message and its answer. What is seldom gone through has its future elsewhere: this one is made for every
+    /// message, and moved.
+    pub(crate) async fn exchange(&self, ask: Ask<'_>, keys: &Keys) -> Result<Answer, Error> {
+        let Ask { question, handle, trace, unary, deadline } = ask;
+        if let Some(local) = &self.local {
+            return decode::answer(local.lookup(&ask, keys).await?, keys.len(), "");
+        }
+        let message = Message { question, handle, keys, trace, unary };
+        self.count_lookup();
+        let attempt = |turn: Turn| async move { turn.worker.lookup(&message, &turn, deadline).await };
+        match self.routing.route_question(question, deadline, attempt).await {
+            Ok((received, url)) => {
+                self.routing.observe(received.ring_epoch());
+                decode::answer(received, keys.len(), &url)
+            }
+            Err(error) => {
+                let request = pb::LookupRequest { trace, ..question.request(keys.clone().into_vec()) };
+                Box::pin(self.fall_back(&request, deadline, error)).await
             }
         }
-    };
-    client.count_lookup();
-    let received = match client.routing.route(&message.path, deadline, true, attempt).await {
-        Ok(received) => received,
-        Err(error) => return client.fall_back(&message, deadline, error).await,
-    };
-    client.routing.observe(received.answer.ring_epoch);
-    decode::answer(received, message.keys.len())
+    }
+
+    /// Several messages and their answers, in order.
+    async fn exchange_all(&self, ask: Ask<'_>, messages: Vec<(u32, Keys)>) -> Result<Vec<(u32, Answer)>, Error> {
+        let send = |number: usize| {
+            let messages = &messages;
+            async move {
+                let answer = match messages.get(number) {
+                    Some((_, keys)) => self.exchange(ask, keys).await,
+                    None => Err(Error::internal("a message of a lookup is missing")),
+                };
+                (number, answer)
+            }
+        };
+        let mut answers: Vec<Option<Answer>> = messages.iter().map(|_| None).collect();
+        let (mut at_once, mut next, mut refused) = (MESSAGES_AT_ONCE, 0, Vec::new());
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < at_once {
+                let Some(number) = refused.pop().or((next < messages.len()).then_some(next)) else { break };
+                next = next.max(number + 1);
+                under_way.push(send(number));
+            }
+            let Some((number, answer)) = under_way.next().await else { break };
+            match answer {
+                Ok(answer) => answers[number] = Some(answer),
+                // The lookup's own messages may be what takes the worker's permits.
+                Err(error) if error.kind == Kind::Exhausted && at_once > 1 && !under_way.is_empty() => {
+                    (at_once, refused) = (1, [refused, vec![number]].concat());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(messages.iter().zip(answers).filter_map(|((first, _), answer)| Some((*first, answer?))).collect())
+    }
 }
 
 /// Makes the answers of one lookup's messages one answer. Each comes with the number of its first key.

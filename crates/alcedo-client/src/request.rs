@@ -33,56 +33,93 @@ pub enum Form {
     Pages,
 }
 
-/// A lookup that is ready to be cut into messages.
-#[derive(Debug)]
-pub(crate) struct Request {
-    /// Everything but the keys.
-    base: pb::LookupRequest,
-    keys: Vec<Key>,
-}
-
-impl Request {
-    /// A request that can be sent.
+impl Form {
+    /// What a message says.
     ///
     /// # Errors
-    /// There is no key, or this build cannot read the answer.
-    pub(crate) fn new(base: pb::LookupRequest, keys: Vec<Key>) -> Result<Self, Error> {
-        if keys.is_empty() {
-            return Err(Error::invalid("empty key list: give at least one key"));
-        }
-        if base.form == pb::AnswerForm::Pages as i32 && !cfg!(feature = "pages") {
+    /// This build cannot read the answer.
+    pub(crate) fn on_wire(self, unary: bool) -> Result<i32, Error> {
+        if self == Self::Pages && !cfg!(feature = "pages") {
             return Err(Error::invalid("built without the feature `pages`: the form Pages cannot be decoded"));
         }
-        Ok(Self { base, keys })
-    }
-
-    /// The request's keys as messages within the bounds, in order, each with the number of its first key.
-    ///
-    /// # Errors
-    /// A single key does not fit beside the rest of the request.
-    pub(crate) fn messages(mut self) -> Result<Vec<(u32, pb::LookupRequest)>, Error> {
-        let keys: Vec<pb::Key> = std::mem::take(&mut self.keys).into_iter().map(wire_key).collect();
-        if keys.len() <= MAX_KEYS_PER_MESSAGE {
-            self.base.keys = keys;
-            if self.base.encoded_len() <= MAX_REQUEST_BYTES {
-                return Ok(vec![(0, self.base)]);
-            }
-            let keys = std::mem::take(&mut self.base.keys);
-            return self.split(keys);
-        }
-        self.split(keys)
-    }
-
-    fn split(self, keys: Vec<pb::Key>) -> Result<Vec<(u32, pb::LookupRequest)>, Error> {
-        let room = MAX_REQUEST_BYTES.saturating_sub(self.base.encoded_len());
-        let ranges = ranges(keys.iter().map(|key| key.encoded_len() + KEY_OVERHEAD_BYTES), room)?;
-        let mut keys = keys.into_iter();
-        let message = |range: Range<usize>| {
-            let first = u32::try_from(range.start).map_err(|_| Error::invalid("a lookup has at most 2^32 keys"))?;
-            Ok((first, pb::LookupRequest { keys: keys.by_ref().take(range.len()).collect(), ..self.base.clone() }))
+        let form = match (self, unary) {
+            (Self::CompactRows, false) => pb::AnswerForm::CompactRows,
+            (Self::CompactRows, true) => pb::AnswerForm::TypedValues,
+            (Self::ArrowIpc, _) => pb::AnswerForm::ArrowIpc,
+            (Self::Pages, _) => pb::AnswerForm::Pages,
         };
-        ranges.into_iter().map(message).collect()
+        Ok(form.into())
     }
+}
+
+/// The keys of one message. Most have one, which then needs no list.
+#[derive(Debug, Clone)]
+pub(crate) enum Keys {
+    One(pb::Key),
+    Many(Vec<pb::Key>),
+}
+
+impl Keys {
+    pub(crate) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    pub(crate) fn as_slice(&self) -> &[pb::Key] {
+        match self {
+            Self::One(key) => std::slice::from_ref(key),
+            Self::Many(keys) => keys,
+        }
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<pb::Key> {
+        match self {
+            Self::One(key) => vec![key],
+            Self::Many(keys) => keys,
+        }
+    }
+}
+
+/// Keys as messages within the bounds, in order, each with the number of its first key. `room` is what a message has
+/// left for keys.
+///
+/// # Errors
+/// There is no key, or a single one does not fit.
+pub(crate) fn messages(keys: Vec<Key>, room: usize) -> Result<Vec<(u32, Keys)>, Error> {
+    if keys.is_empty() {
+        return Err(Error::invalid("empty key list: give at least one key"));
+    }
+    let mut keys: Vec<pb::Key> = keys.into_iter().map(wire_key).collect();
+    let ranges = ranges(keys.iter().map(key_bytes), room)?;
+    if ranges.len() == 1 {
+        let only = if keys.len() == 1 { keys.pop() } else { None };
+        return Ok(vec![(0, only.map_or(Keys::Many(keys), Keys::One))]);
+    }
+    let mut keys = keys.into_iter();
+    let message = |range: Range<usize>| {
+        let first = u32::try_from(range.start).map_err(|_| Error::invalid("a lookup has at most 2^32 keys"))?;
+        Ok((first, Keys::Many(keys.by_ref().take(range.len()).collect())))
+    };
+    ranges.into_iter().map(message).collect()
+}
+
+/// One key as a message within the bounds.
+///
+/// # Errors
+/// It does not fit.
+pub(crate) fn message(key: Key, room: usize) -> Result<Keys, Error> {
+    let key = wire_key(key);
+    let size = key_bytes(&key);
+    if size > room { Err(too_long(0, size, room)) } else { Ok(Keys::One(key)) }
+}
+
+fn key_bytes(key: &pb::Key) -> usize {
+    key.encoded_len() + KEY_OVERHEAD_BYTES
+}
+
+fn too_long(number: usize, size: usize, room: usize) -> Error {
+    Error::invalid(format!(
+        "key {number} takes {size} bytes; a request has {MAX_REQUEST_BYTES}, of which {room} are left for keys"
+    ))
 }
 
 /// Consecutive ranges of keys of these sizes that fit in `room` bytes and the bound on the number of keys.
@@ -91,9 +128,7 @@ fn ranges(sizes: impl Iterator<Item = usize>, room: usize) -> Result<Vec<Range<u
     let (mut start, mut bytes, mut end) = (0, 0, 0);
     for size in sizes {
         if size > room {
-            return Err(Error::invalid(format!(
-                "key {end} takes {size} bytes; a request has {MAX_REQUEST_BYTES}, of which {room} are left for keys"
-            )));
+            return Err(too_long(end, size, room));
         }
         if end - start == MAX_KEYS_PER_MESSAGE || bytes + size > room {
             ranges.push(start..end);
@@ -121,7 +156,6 @@ fn wire_key(key: Key) -> pb::Key {
 }
 
 /// The key of a message of ours.
-#[cfg(feature = "fallback")]
 pub(crate) fn key_of(key: &pb::Key) -> Option<Key> {
     use pb::key::Kind;
     Some(match key.kind.as_ref()? {
@@ -139,13 +173,19 @@ pub(crate) fn key_of(key: &pb::Key) -> Option<Key> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::question::{Question, Spec};
+
+    fn question() -> Question {
+        Question::new(Spec { path: "lake/a".to_owned(), ..Spec::default() })
+    }
 
     fn lengths(keys: Vec<Key>) -> Vec<(u32, usize)> {
-        let base = pb::LookupRequest { path: "lake/a".to_owned(), ..Default::default() };
-        let messages = Request::new(base, keys).unwrap().messages().unwrap();
-        assert!(messages.iter().all(|(_, message)| message.encoded_len() <= MAX_REQUEST_BYTES));
-        assert!(messages.iter().all(|(_, message)| message.path == "lake/a"));
-        messages.iter().map(|(first, message)| (*first, message.keys.len())).collect()
+        let question = question();
+        let messages = messages(keys, question.room()).unwrap();
+        for (_, keys) in &messages {
+            assert!(question.request(keys.clone().into_vec()).encoded_len() <= MAX_REQUEST_BYTES);
+        }
+        messages.iter().map(|(first, keys)| (*first, keys.len())).collect()
     }
 
     #[test]
@@ -165,14 +205,15 @@ mod tests {
 
     #[test]
     fn a_key_that_fits_nowhere_is_refused_by_its_number() {
-        let keys = vec![Key::Int(1), Key::Text("x".repeat(2 << 20))];
-        let error = Request::new(pb::LookupRequest::default(), keys).unwrap().messages().unwrap_err();
+        let long = || Key::Text("x".repeat(2 << 20));
+        let error = messages(vec![Key::Int(1), long()], question().room()).unwrap_err();
         assert!(error.message.starts_with("key 1 takes 2097"), "{error}");
+        assert!(message(long(), question().room()).unwrap_err().message.starts_with("key 0 takes 2097"));
     }
 
     #[test]
     fn no_key_is_refused() {
-        let error = Request::new(pb::LookupRequest::default(), Vec::new()).unwrap_err();
+        let error = messages(Vec::new(), question().room()).unwrap_err();
         assert_eq!(error.to_string(), "empty key list: give at least one key");
     }
 }

@@ -5,6 +5,7 @@
 //! when a reply shows another ring or nobody could be reached.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use tokio::time::Instant;
 
 use crate::cluster::{ClusterView, Mount};
 use crate::deadline::Deadline;
+use crate::ending::CallError;
 use crate::endpoints::Endpoints;
 use crate::error::{Error, Reason};
-use crate::stream::CallError;
+use crate::question::{Question, Questions};
 use crate::transport::{Worker, no_worker};
-use crate::tries::{self, Purse};
+use crate::tries::{self, Purse, Turn};
 
 /// Replies of another ring make the view be read again at most this often: while a change rolls through the cluster the
 /// workers disagree, and any of them can answer.
@@ -29,13 +31,29 @@ const REFRESH_DEADLINE: Duration = Duration::from_secs(2);
 /// them.
 const MAX_CANDIDATES: usize = 4;
 
+/// Who is asked for a path, as of one generation of the view.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) generation: u64,
+    /// Where the path is placed.
+    pub(crate) url: Arc<str>,
+    /// Everybody, best first while all are well.
+    pub(crate) workers: Arc<[Arc<Worker>]>,
+}
+
 /// Chooses workers and hands calls to them.
 #[derive(Debug)]
 pub(crate) struct Routing {
     endpoints: Endpoints,
     connections_per_worker: usize,
     purse: Purse,
+    /// What is asked again and again.
+    pub(crate) questions: Questions,
     view: RwLock<Option<Arc<View>>>,
+    /// Counts the views and changes of the endpoints; 0 while there is no view.
+    generation: AtomicU64,
+    /// The view's epoch.
+    epoch: AtomicU64,
     /// Held by the one call that reads the first view.
     first: tokio::sync::Mutex<()>,
     refresh: Mutex<Refresh>,
@@ -64,14 +82,17 @@ impl Routing {
             endpoints,
             connections_per_worker,
             purse,
+            questions: Questions::default(),
             view: RwLock::default(),
+            generation: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             first: tokio::sync::Mutex::default(),
             refresh: Mutex::default(),
         }
     }
 
-    /// Gives a call to the workers of a path until one answers it; [`tries::run`] has the rules. `attempt` gets the
-    /// worker and the instant until which it may connect. `may_hedge` says whether two may be asked at once.
+    /// Gives a call to the workers of a path until one answers it; [`tries::run`] has the rules. `attempt` gets each
+    /// try.
     ///
     /// # Errors
     /// The call's own error, or that nobody accepted it.
@@ -79,15 +100,52 @@ impl Routing {
         self: &Arc<Self>,
         path: &str,
         deadline: Deadline,
-        may_hedge: bool,
-        attempt: impl FnMut(Arc<Worker>, Instant) -> F,
+        attempt: impl FnMut(Turn) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, CallError>>,
     {
         let view = self.view(deadline).await?;
-        let candidates = self.candidates(&view, path);
-        let answer = tries::run(&self.purse, candidates, deadline, may_hedge, attempt).await;
+        let workers = in_order(self.placed(&view, &placed_url(&view.cluster.mounts, path)));
+        let answer = tries::run(&self.purse, workers, (deadline, Instant::now()), false, attempt).await;
+        self.learn(answer)
+    }
+
+    /// The same for a question, of which two workers may be asked at once; gives the URL where it is placed, too. Whom
+    /// to ask is found once per view.
+    ///
+    /// # Errors
+    /// As [`Self::route`].
+    pub(crate) async fn route_question<T, F>(
+        self: &Arc<Self>,
+        question: &Question,
+        deadline: Deadline,
+        attempt: impl FnMut(Turn) -> F,
+    ) -> Result<(T, Arc<str>), Error>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let (route, now) = match question.route(self.generation.load(Ordering::Acquire)) {
+            Some(route) => (route, deadline.began()),
+            None => (Box::pin(self.find_route(question, deadline)).await?, Instant::now()),
+        };
+        let workers = in_order(route.workers);
+        let answer = tries::run(&self.purse, workers, (deadline, now), true, attempt).await;
+        self.learn(answer).map(|answer| (answer, route.url))
+    }
+
+    async fn find_route(&self, question: &Question, deadline: Deadline) -> Result<Route, Error> {
+        let view = self.view(deadline).await?;
+        // Read before the view is: a route that is older than it says is found anew once too often, never too seldom.
+        let generation = self.generation.load(Ordering::Acquire);
+        let view = self.known().unwrap_or(view);
+        let url: Arc<str> = placed_url(&view.cluster.mounts, question.path()).into();
+        let route = Route { generation, workers: self.placed(&view, &url), url };
+        question.set_route(route.clone());
+        Ok(route)
+    }
+
+    fn learn<T>(self: &Arc<Self>, answer: Result<T, Error>) -> Result<T, Error> {
         if answer.as_ref().is_err_and(|error| error.reason == Some(Reason::NoWorker)) {
             // The workers may have moved.
             self.refresh_soon();
@@ -95,27 +153,22 @@ impl Routing {
         answer
     }
 
-    /// The workers to ask for a path, best first; those that failed a moment ago come last.
-    pub(crate) fn candidates(&self, view: &View, path: &str) -> Vec<Arc<Worker>> {
-        let url = placed_url(&view.cluster.mounts, path);
-        let mut candidates = view.members_for(&url);
+    /// Everybody who may be asked for what is placed at this URL: its owners, then the endpoints.
+    fn placed(&self, view: &View, url: &str) -> Arc<[Arc<Worker>]> {
+        let inside: Vec<_> = self.endpoints.current().iter().filter(|one| one.is_inside()).cloned().collect();
+        if !inside.is_empty() {
+            return inside.into();
+        }
+        let mut workers = view.members_for(url);
         // Without members everybody takes the same endpoint for the same file, so that caches stay warm.
         let endpoints = self.endpoints.current();
-        let start = (file_hash(&url) % endpoints.len().max(1) as u64) as usize;
+        let start = (file_hash(url) % endpoints.len().max(1) as u64) as usize;
         for endpoint in endpoints.iter().cycle().skip(start).take(endpoints.len()) {
-            if !candidates.iter().any(|worker| worker.address() == endpoint.address()) {
-                candidates.push(Arc::clone(endpoint));
+            if !workers.iter().any(|worker| worker.address() == endpoint.address()) {
+                workers.push(Arc::clone(endpoint));
             }
         }
-        // One call tries an ejected worker whose pause is over; the others go around it.
-        let first = candidates.iter().position(|worker| !worker.health().is_ejected() || worker.health().claim_probe());
-        if let Some(first) = first {
-            candidates[..=first].rotate_right(1);
-        }
-        if let Some(rest) = candidates.get_mut(1..) {
-            rest.sort_by_key(|worker| worker.health().is_ejected());
-        }
-        candidates
+        workers.into()
     }
 
     /// The view of the cluster, read from an endpoint if there is none yet.
@@ -138,7 +191,11 @@ impl Routing {
     /// Asks for the view: members that are known, then the endpoints, until one answers.
     pub(crate) async fn read_view(&self, deadline: Deadline) -> Result<Arc<View>, Error> {
         let known = self.known();
+        let before = self.endpoints.current();
         let endpoints = self.endpoints.reload().await?;
+        if known.is_some() && !Arc::ptr_eq(&before, &endpoints) {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
         let mut sources: Vec<Arc<Worker>> = endpoints.to_vec();
         let members = known.iter().flat_map(|view| view.workers.iter().take(MAX_CANDIDATES));
         let unlisted = |worker: &&Arc<Worker>| !endpoints.iter().any(|one| one.address() == worker.address());
@@ -153,7 +210,7 @@ impl Routing {
             match worker.cluster(share.at(), share).await {
                 Ok(reply) => {
                     worker.health().note_success();
-                    return self.adopt(reply, known.as_deref()).await;
+                    return self.adopt(reply, known.as_deref(), worker).await;
                 }
                 Err(CallError::NotAccepted(why)) => {
                     worker.health().note_failure();
@@ -170,16 +227,25 @@ impl Routing {
     }
 
     /// Makes a worker's answer the view. Workers that stay keep their connections.
-    async fn adopt(&self, reply: pb::ClusterResponse, known: Option<&View>) -> Result<Arc<View>, Error> {
+    async fn adopt(
+        &self,
+        reply: pb::ClusterResponse,
+        known: Option<&View>,
+        source: &Arc<Worker>,
+    ) -> Result<Arc<View>, Error> {
         let endpoints = self.endpoints.current();
-        let existing = |address: &str| {
+        let existing = |id: &str, address: &str| {
+            // Who was reached in a shorter way than by its address stays reached in that way.
+            if source.is_by_name() && id == reply.worker_id {
+                return Some(Arc::clone(source));
+            }
             let endpoint = endpoints.iter().find(|worker| &**worker.address() == address);
             endpoint.or_else(|| known.and_then(|view| view.by_address.get(address))).cloned()
         };
         let mut by_address = HashMap::new();
         let mut workers = Vec::new();
         for member in &reply.members {
-            let worker = match existing(&member.address) {
+            let worker = match existing(&member.id, &member.address) {
                 Some(worker) => worker,
                 None => match Worker::new(&member.address, self.connections_per_worker) {
                     Ok(worker) => Arc::new(worker),
@@ -189,7 +255,7 @@ impl Routing {
                     }
                 },
             };
-            by_address.insert(Arc::clone(worker.address()), Arc::clone(&worker));
+            by_address.insert(member.address.as_str().into(), Arc::clone(&worker));
             workers.push(worker);
         }
         // A ring of many members takes milliseconds to hundreds of them, too long for a runtime thread.
@@ -198,13 +264,15 @@ impl Routing {
         let view = Arc::new(View { cluster: ClusterView::from_wire(reply), ring, workers, by_address });
         tracing::debug!(members = view.workers.len(), epoch = view.cluster.epoch, "view of the cluster");
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&view));
+        self.epoch.store(view.cluster.epoch, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(view)
     }
 
     /// Compares a reply's ring with the view; where they differ the view is read again in the background, within a
     /// deadline of its own, one reading at a time.
     pub(crate) fn observe(self: &Arc<Self>, ring_epoch: u64) {
-        if self.known().is_some_and(|view| view.cluster.epoch != ring_epoch) {
+        if self.generation.load(Ordering::Acquire) > 0 && self.epoch.load(Ordering::Acquire) != ring_epoch {
             self.refresh_soon();
         }
     }
@@ -271,6 +339,22 @@ impl View {
             }
         }
     }
+}
+
+/// Those that failed a moment ago come last, except for the one call that tries whoever's pause is over.
+fn in_order(workers: Arc<[Arc<Worker>]>) -> Arc<[Arc<Worker>]> {
+    if workers.iter().all(|worker| worker.health().is_well()) {
+        return workers;
+    }
+    let mut workers = workers.to_vec();
+    let first = workers.iter().position(|worker| !worker.health().is_ejected() || worker.health().claim_probe());
+    if let Some(first) = first {
+        workers[..=first].rotate_right(1);
+    }
+    if let Some(rest) = workers.get_mut(1..) {
+        rest.sort_by_key(|worker| worker.health().is_ejected());
+    }
+    workers.into()
 }
 
 /// The ring of a worker's answer, if it is one that this client can compute.

@@ -18,10 +18,15 @@ use tonic::transport::Endpoint;
 
 use crate::deadline::Deadline;
 use crate::decode::Received;
+use crate::ending::CallError;
 use crate::error::{Error, Kind, cause};
 use crate::handles::Handles;
 use crate::health::Health;
-use crate::stream::{CallError, Link, MAX_REPLY_BYTES};
+use crate::local::Local;
+use crate::lookup::Message;
+use crate::replies::MAX_REPLY_BYTES;
+use crate::stream::Link;
+use crate::tries::Turn;
 
 /// How long a TCP connection may take: more than three round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,6 +42,13 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// hundred attempts a second per worker and client, and calls that nobody accepts end at once.
 const REFUSAL_BELIEVED: Duration = Duration::from_millis(10);
 
+/// What an address begins with that is the path of a Unix socket.
+pub(crate) const UNIX: &str = "unix:";
+/// Longest path of one: what the kernel has room for (unix(7)), less the final 0.
+pub(crate) const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// How long a worker may take to say what it speaks.
+const ASKING_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A shared connection attempt: whoever needs the connection drives it, all get its outcome.
 type Attempt = Shared<BoxFuture<'static, Result<Arc<Link>, Refusal>>>;
 
@@ -47,39 +59,93 @@ struct Refusal {
     at: Instant,
 }
 
+/// The last attempt; a finished one holds the link or the reason why there is none.
+type Connection = Mutex<Option<Attempt>>;
+
+/// The link of a connection, if it is open.
+fn open(connection: &Connection) -> Option<Arc<Link>> {
+    let last = connection.lock().unwrap_or_else(PoisonError::into_inner);
+    let link = last.as_ref()?.peek()?.as_ref().ok()?;
+    link.is_usable().then(|| Arc::clone(link))
+}
+
+/// How a worker is reached.
+#[derive(Debug)]
+enum Way {
+    /// By its address; over the Unix socket that it told of, if it did and the socket is there.
+    Tcp(Mutex<Option<Endpoint>>),
+    Unix,
+    Inside(Local),
+}
+
 /// One worker and its connections. Nothing is opened before the first call.
 #[derive(Debug)]
 pub(crate) struct Worker {
     address: Arc<str>,
     endpoint: Endpoint,
-    /// The last attempt per connection; a finished one holds the link or the reason why there is none.
-    connections: Box<[Mutex<Option<Attempt>>]>,
+    way: Way,
+    connections: Box<[Connection]>,
     turn: AtomicUsize,
     health: Arc<Health>,
 }
 
 impl Worker {
-    /// A worker at `address`, `host:port`.
+    /// A worker at `address`, `host:port` or `unix:/path`.
     ///
     /// # Errors
     /// The address makes no URI.
     pub(crate) fn new(address: &str, connections: usize) -> Result<Self, Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| Error::invalid(format!("the address `{address}` cannot be used: {error}")))?
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(true);
-        Ok(Self {
+        let (uri, way) = match address.starts_with(UNIX) {
+            true => (address.to_owned(), Way::Unix),
+            false => (format!("http://{address}"), Way::Tcp(Mutex::default())),
+        };
+        let endpoint = Endpoint::from_shared(uri)
+            .map_err(|error| Error::invalid(format!("the address `{address}` cannot be used: {error}")))?;
+        Ok(Self::by(way, address, endpoint, connections))
+    }
+
+    /// A worker in this process.
+    pub(crate) fn inside(local: Local) -> Self {
+        let name = Arc::clone(local.name());
+        Self::by(Way::Inside(local), &name, Endpoint::from_static("http://in-process"), 1)
+    }
+
+    fn by(way: Way, address: &str, endpoint: Endpoint, connections: usize) -> Self {
+        Self {
             address: address.into(),
-            endpoint,
+            endpoint: with_settings(endpoint),
+            way,
             connections: (0..connections).map(|_| Mutex::default()).collect(),
             turn: AtomicUsize::new(0),
             health: Arc::default(),
-        })
+        }
+    }
+
+    /// Whether it is in this process.
+    pub(crate) fn is_inside(&self) -> bool {
+        matches!(self.way, Way::Inside(_))
+    }
+
+    /// Whether it is reached in another way than by its address in the ring.
+    pub(crate) fn is_by_name(&self) -> bool {
+        !matches!(self.way, Way::Tcp(_))
+    }
+
+    /// Takes what the worker at the other end of a connection says of itself.
+    fn learn(&self, link: &Link, reply: &pb::ClusterResponse) {
+        link.note_protocol(reply.protocol);
+        let (Way::Tcp(known), path) = (&self.way, reply.unix_socket.as_str()) else { return };
+        if !path.starts_with('/') || path.len() > MAX_SOCKET_PATH_BYTES {
+            return;
+        }
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none()
+            && let Ok(endpoint) = Endpoint::from_shared(format!("{UNIX}{path}"))
+        {
+            tracing::debug!(worker = %self.address, path, "it is on this machine; its Unix socket is used from now on");
+            *known = Some(with_settings(endpoint));
+            link.retire();
+        }
     }
 
     /// `host:port`.
@@ -92,10 +158,21 @@ impl Worker {
         &self.health
     }
 
+    /// The connection whose turn it is.
+    fn connection(&self) -> Option<&Connection> {
+        match &*self.connections {
+            [only] => Some(only),
+            all => all.get(self.turn.fetch_add(1, Ordering::Relaxed) % all.len().max(1)),
+        }
+    }
+
     /// An open connection, connecting until `connect_by` if there is none.
     async fn link(&self, connect_by: Instant) -> Result<Arc<Link>, CallError> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.connections.len().max(1);
-        let Some(connection) = self.connections.get(turn) else {
+        self.link_of(self.connection(), connect_by).await
+    }
+
+    async fn link_of(&self, connection: Option<&Connection>, connect_by: Instant) -> Result<Arc<Link>, CallError> {
+        let Some(connection) = connection else {
             return Err(CallError::NotAccepted("no connection is configured".to_owned()));
         };
         let attempt = {
@@ -118,8 +195,22 @@ impl Worker {
 
     fn connect(&self) -> Attempt {
         let (address, endpoint, health) = (Arc::clone(&self.address), self.endpoint.clone(), Arc::clone(&self.health));
+        let (near, inside) = match &self.way {
+            Way::Tcp(near) => (near.lock().unwrap_or_else(PoisonError::into_inner).clone(), None),
+            Way::Unix => (None, None),
+            Way::Inside(local) => (None, Some(local.clone())),
+        };
         let attempt = async move {
-            match endpoint.connect().await {
+            let connected = match (near, inside) {
+                (_, Some(local)) => local.channel(&endpoint).await,
+                (Some(near), _) => match near.connect().await {
+                    Ok(channel) => Ok(channel),
+                    // Its file may not be where this process looks, or may be gone.
+                    Err(_) => endpoint.connect().await,
+                },
+                (None, None) => endpoint.connect().await,
+            };
+            match connected {
                 Ok(channel) => {
                     tracing::debug!(worker = %address, "connected");
                     Ok(Arc::new(Link::open(address, channel, health)))
@@ -130,25 +221,40 @@ impl Worker {
         attempt.boxed().shared()
     }
 
-    /// One message on the lookup stream.
+    /// One message on the lookup stream, or as a unary call.
     pub(crate) async fn lookup(
-        &self,
-        request: pb::LookupRequest,
-        connect_by: Instant,
+        self: &Arc<Self>,
+        message: &Message<'_>,
+        turn: &Turn,
         deadline: Deadline,
     ) -> Result<Received, CallError> {
-        self.link(connect_by).await?.call(request, deadline).await
+        let connection = self.connection();
+        let (link, now) = match connection.and_then(open) {
+            Some(link) => (link, turn.now),
+            None => (Box::pin(self.link_of(connection, turn.connect_by)).await?, Instant::now()),
+        };
+        if message.unary {
+            return Box::pin(self.lookup_unary(&link, message, deadline)).await;
+        }
+        if message.handle.is_some() && link.claim_asking() {
+            self.ask_protocol(&link);
+        }
+        link.call(message, deadline, now).await
     }
 
     /// One unary lookup.
-    pub(crate) async fn lookup_unary(
+    async fn lookup_unary(
         &self,
-        mut request: pb::LookupRequest,
-        connect_by: Instant,
+        link: &Link,
+        message: &Message<'_>,
         deadline: Deadline,
     ) -> Result<Received, CallError> {
-        let link = self.link(connect_by).await?;
-        request.timeout_us = deadline.timeout_us();
+        let request = pb::LookupRequest {
+            timeout_us: deadline.timeout_us(),
+            trace: message.trace,
+            accept_parts: false,
+            ..message.question.request(message.keys.clone().into_vec())
+        };
         let mut client = LookupServiceClient::new(link.channel()).max_decoding_message_size(MAX_REPLY_BYTES);
         let reply = self.bounded(deadline, client.lookup(timed(request, deadline))).await?;
         let mut handles = Handles::default();
@@ -156,7 +262,23 @@ impl Worker {
         let unreadable = |what| Error::internal(format!("{} sent an answer that cannot be read: {what}", self.address));
         let answer = reply.answer.ok_or_else(|| unreadable("there is no answer in it".to_owned()))?;
         let named = handles.resolve(&answer.files).map_err(unreadable)?;
-        Ok(Received { worker: Arc::clone(&self.address), answer, named })
+        Ok(Received::Whole { worker: Arc::clone(&self.address), answer, named })
+    }
+
+    /// Learns in the background what the worker at the other end of a connection speaks; until then lookups travel in
+    /// full.
+    fn ask_protocol(self: &Arc<Self>, link: &Arc<Link>) {
+        let (link, worker) = (Arc::clone(link), Arc::clone(self));
+        tokio::spawn(async move {
+            let mut client = ClusterServiceClient::new(link.channel()).max_decoding_message_size(MAX_REPLY_BYTES);
+            let asking = client.cluster(timed(pb::ClusterRequest {}, Deadline::after(ASKING_TIMEOUT)));
+            match tokio::time::timeout(ASKING_TIMEOUT, asking).await {
+                Ok(Ok(reply)) => worker.learn(&link, reply.get_ref()),
+                _ => {
+                    tracing::debug!(worker = %worker.address, "it does not say what it speaks; lookups travel in full")
+                }
+            }
+        });
     }
 
     pub(crate) async fn stat(
@@ -229,9 +351,11 @@ impl Worker {
         connect_by: Instant,
         deadline: Deadline,
     ) -> Result<pb::ClusterResponse, CallError> {
-        let mut client = ClusterServiceClient::new(self.link(connect_by).await?.channel())
-            .max_decoding_message_size(MAX_REPLY_BYTES);
-        self.bounded(deadline, client.cluster(timed(pb::ClusterRequest {}, deadline))).await
+        let link = self.link(connect_by).await?;
+        let mut client = ClusterServiceClient::new(link.channel()).max_decoding_message_size(MAX_REPLY_BYTES);
+        let reply = self.bounded(deadline, client.cluster(timed(pb::ClusterRequest {}, deadline))).await?;
+        self.learn(&link, &reply);
+        Ok(reply)
     }
 
     /// How the worker is doing.
@@ -283,6 +407,18 @@ impl Worker {
             None => CallError::answered(error),
         }
     }
+}
+
+/// What all connections have in common.
+fn with_settings(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
 }
 
 /// A request with its deadline as `grpc-timeout`: the time that this side waits, because tonic's client enforces it

@@ -12,18 +12,19 @@
 //!   at no cost: that only leads around it.
 //! * Past the deadline, or any other answer: never repeated.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::budget::{Budget, Tokens};
 use crate::deadline::Deadline;
+use crate::ending::CallError;
 use crate::error::{Error, Kind};
 use crate::latency::Latencies;
-use crate::stream::CallError;
 use crate::transport::{Worker, no_worker};
 
 /// A lookup is not hedged sooner than this: below it the usual stalls of a busy machine are not worth a second call.
@@ -31,6 +32,8 @@ const HEDGE_AFTER_LEAST: Duration = Duration::from_millis(5);
 /// A lookup is hedged at the latest when one part in so many of its time is over, so that the second worker has enough
 /// of it left.
 const HEDGE_AFTER_SHARE: u32 = 4;
+/// Workers that one call is given to at once.
+const AT_ONCE: usize = 2;
 
 /// What all calls of a client pay from, and what they have learned.
 #[derive(Debug)]
@@ -46,13 +49,22 @@ impl Purse {
     }
 }
 
-/// One try that came to its end.
-struct Finished<T> {
+/// One try at one worker.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) worker: Arc<Worker>,
+    /// Until when it may connect.
+    pub(crate) connect_by: Instant,
+    /// When it begins.
+    pub(crate) now: Instant,
+}
+
+/// A worker that is being asked.
+struct Asked {
     worker: Arc<Worker>,
-    /// What was heard of the worker before it.
+    /// What was heard of it before.
     heard: u64,
-    took: Duration,
-    result: Result<T, CallError>,
+    since: Instant,
 }
 
 /// What to do after a try.
@@ -64,78 +76,119 @@ enum Next<T> {
     Enough,
 }
 
+/// What happened while a call waited.
+enum Event<T> {
+    Ended(usize, Result<T, CallError>),
+    /// It is time to look at the clock.
+    Late,
+}
+
 /// One call.
 struct Tries<'a> {
     purse: &'a Purse,
     deadline: Deadline,
-    /// Whom to ask next.
-    left: std::vec::IntoIter<Arc<Worker>>,
-    /// Who is being asked, and what was heard of each before.
-    waiting: Vec<(Arc<Worker>, u64)>,
+    /// Everybody, in the order in which they are asked.
+    workers: Arc<[Arc<Worker>]>,
+    /// How many of them were asked.
+    asked: usize,
+    /// Who is asked once more after all of them.
+    again: Option<Arc<Worker>>,
+    /// Who is being asked.
+    waiting: [Option<Asked>; AT_ONCE],
     refusals: Vec<(Arc<str>, String)>,
     failure: Option<Error>,
     retried: bool,
     hedge_at: Option<Instant>,
 }
 
-/// Gives a call to `workers` in turn until one answers it. `attempt` gets the worker and the instant until which it may
-/// connect. Dropping the future cancels whatever is under way.
+/// Gives a call to `workers` in turn until one answers it. `attempt` gets each try; it is given up when the deadline
+/// has passed. `now` is the time. Dropping the future cancels whatever is under way.
 ///
 /// # Errors
 /// The call's own error, or that nobody accepted it.
 pub(crate) async fn run<T, F>(
     purse: &Purse,
-    workers: Vec<Arc<Worker>>,
-    deadline: Deadline,
+    workers: Arc<[Arc<Worker>]>,
+    (deadline, now): (Deadline, Instant),
     may_hedge: bool,
-    mut attempt: impl FnMut(Arc<Worker>, Instant) -> F,
+    mut attempt: impl FnMut(Turn) -> F,
 ) -> Result<T, Error>
 where
     F: Future<Output = Result<T, CallError>>,
 {
-    let mut tries = Tries::new(purse, workers, deadline, may_hedge);
-    let mut running = FuturesUnordered::new();
-    let mut is_due = true;
+    let mut tries = Tries::new(purse, workers, (deadline, now), may_hedge);
+    // Most calls have one try and no second: it is here, and needs no place elsewhere.
+    let mut first = pin!(None::<F>);
+    let mut second: Option<Pin<Box<F>>> = None;
+    let mut due = Some(now);
     loop {
-        if is_due {
-            let Some((worker, connect_by)) = tries.next_worker() else { return Err(tries.over()) };
-            running.push(one(Arc::clone(&worker), attempt(worker, connect_by)));
-            is_due = false;
+        if let Some(now) = due.take() {
+            let Some(turn) = tries.next_turn(now) else { return Err(tries.over()) };
+            if tries.wait_for(&turn) == 0 {
+                first.set(Some(attempt(turn)));
+            } else {
+                second = Some(Box::pin(attempt(turn)));
+            }
         }
-        let finished = match tries.hedge_at {
-            Some(at) => timeout_at(at, running.next()).await,
-            None => Ok(running.next().await),
-        };
-        match finished {
-            Ok(Some(finished)) => match tries.settle(finished) {
-                Next::Over(result) => return result,
-                Next::Another => is_due = true,
-                Next::Enough if tries.waiting.is_empty() => return Err(tries.over()),
-                Next::Enough => {}
-            },
-            Ok(None) => return Err(tries.over()),
-            Err(_) => is_due = tries.may_hedge_now(),
+        let mut late = pin!(sleep_until(tries.wake_at()));
+        let event = poll_fn(|cx| match poll_tries(first.as_mut(), &mut second, cx) {
+            Poll::Ready((place, result)) => Poll::Ready(Event::Ended(place, result)),
+            Poll::Pending => late.as_mut().poll(cx).map(|()| Event::Late),
+        });
+        let (event, now) = (event.await, Instant::now());
+        match event {
+            Event::Ended(place, result) => {
+                match place {
+                    0 => first.set(None),
+                    _ => second = None,
+                }
+                match tries.settle(place, result, now) {
+                    Next::Over(result) => return result,
+                    Next::Another => due = Some(now),
+                    Next::Enough if tries.is_idle() => return Err(tries.over()),
+                    Next::Enough => {}
+                }
+            }
+            Event::Late if now >= deadline.give_up_at() => return Err(tries.give_up()),
+            Event::Late => due = tries.may_hedge_now(now).then_some(now),
         }
     }
 }
 
-async fn one<T>(worker: Arc<Worker>, call: impl Future<Output = Result<T, CallError>>) -> Finished<T> {
-    let (heard, began) = (worker.health().heard(), Instant::now());
-    let result = call.await;
-    Finished { worker, heard, took: began.elapsed(), result }
+/// The end of one of the tries under way, and its place.
+fn poll_tries<T, F: Future<Output = T>>(
+    first: Pin<&mut Option<F>>,
+    second: &mut Option<Pin<Box<F>>>,
+    cx: &mut Context<'_>,
+) -> Poll<(usize, T)> {
+    if let Some(first) = first.as_pin_mut()
+        && let Poll::Ready(result) = first.poll(cx)
+    {
+        return Poll::Ready((0, result));
+    }
+    match second {
+        Some(second) => second.as_mut().poll(cx).map(|result| (1, result)),
+        None => Poll::Pending,
+    }
 }
 
 impl<'a> Tries<'a> {
-    fn new(purse: &'a Purse, workers: Vec<Arc<Worker>>, deadline: Deadline, may_hedge: bool) -> Self {
+    fn new(
+        purse: &'a Purse,
+        workers: Arc<[Arc<Worker>]>,
+        (deadline, now): (Deadline, Instant),
+        may_hedge: bool,
+    ) -> Self {
         purse.retries.save();
         purse.hedges.save();
-        let hedge_at = (may_hedge && workers.len() > 1).then(|| Instant::now() + patience(purse, deadline));
-        let left = workers.into_iter();
+        let hedge_at = (may_hedge && workers.len() > 1).then(|| now + patience(purse, deadline, now));
         Self {
             purse,
             deadline,
-            left,
-            waiting: Vec::new(),
+            workers,
+            asked: 0,
+            again: None,
+            waiting: [const { None }; AT_ONCE],
             refusals: Vec::new(),
             failure: None,
             retried: false,
@@ -143,36 +196,74 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// The next worker to ask, and until when it may connect; nobody when all were asked or no time is left.
-    fn next_worker(&mut self) -> Option<(Arc<Worker>, Instant)> {
-        let remaining = self.deadline.remaining();
+    /// Who comes after those that were asked.
+    fn next_one(&self) -> Option<&Arc<Worker>> {
+        self.workers.get(self.asked).or(self.again.as_ref())
+    }
+
+    /// The next try; none when all were asked or no time is left.
+    fn next_turn(&mut self, now: Instant) -> Option<Turn> {
+        let remaining = self.deadline.at().saturating_duration_since(now);
         if remaining.is_zero() {
             return None;
         }
-        let worker = self.left.next()?;
+        let worker = Arc::clone(self.next_one()?);
+        if self.asked < self.workers.len() {
+            self.asked += 1;
+        } else {
+            self.again = None;
+        }
         // Half of what is left, so that one unreachable host never takes the time of all others.
-        let patience = if self.left.as_slice().is_empty() { remaining } else { remaining / 2 };
-        self.waiting.push((Arc::clone(&worker), worker.health().heard()));
-        Some((worker, Instant::now() + patience))
+        let patience = if self.next_one().is_none() { remaining } else { remaining / 2 };
+        Some(Turn { worker, connect_by: now + patience, now })
+    }
+
+    /// Notes who is being asked; gives the place.
+    fn wait_for(&mut self, turn: &Turn) -> usize {
+        let place = usize::from(self.waiting[0].is_some());
+        let worker = Arc::clone(&turn.worker);
+        let heard = worker.health().heard();
+        self.waiting[place] = Some(Asked { worker, heard, since: turn.now });
+        place
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.iter().all(Option::is_none)
+    }
+
+    /// When to look at the clock at the latest.
+    fn wake_at(&self) -> Instant {
+        let give_up = self.deadline.give_up_at();
+        self.hedge_at.map_or(give_up, |at| at.min(give_up))
+    }
+
+    /// Nobody answered in time.
+    fn give_up(&mut self) -> Error {
+        for asked in std::mem::take(&mut self.waiting).into_iter().flatten() {
+            asked.worker.health().note_silence(asked.heard);
+            self.failure = Some(self.deadline.passed(format_args!("waiting for {}", asked.worker.address())));
+        }
+        self.over()
     }
 
     /// Learns from a try that ended.
-    fn settle<T>(&mut self, finished: Finished<T>) -> Next<T> {
-        let Finished { worker, heard, took, result } = finished;
-        self.waiting.retain(|(other, _)| !Arc::ptr_eq(other, &worker));
+    fn settle<T>(&mut self, place: usize, result: Result<T, CallError>, now: Instant) -> Next<T> {
+        let Some(Asked { worker, heard, since }) = self.waiting.get_mut(place).and_then(Option::take) else {
+            return Next::Enough;
+        };
         match result {
             Ok(answer) => {
                 worker.health().note_success();
-                self.purse.latencies.record(took);
+                self.purse.latencies.record(now.saturating_duration_since(since));
                 // Who was asked before and has said nothing since has lost.
-                self.waiting.iter().for_each(|(loser, heard)| loser.health().note_silence(*heard));
+                self.waiting.iter().flatten().for_each(|loser| loser.worker.health().note_silence(loser.heard));
                 return Next::Over(Ok(answer));
             }
             Err(CallError::NotAccepted(why)) => {
                 tracing::debug!(worker = %worker.address(), why, "not accepted");
                 worker.health().note_failure();
                 self.refusals.push((Arc::clone(worker.address()), why));
-                return if self.waiting.is_empty() { Next::Another } else { Next::Enough };
+                return if self.is_idle() { Next::Another } else { Next::Enough };
             }
             Err(CallError::Silent(error)) => {
                 worker.health().note_silence(heard);
@@ -182,9 +273,9 @@ impl<'a> Tries<'a> {
             Err(CallError::Lost(error)) => {
                 worker.health().note_failure();
                 self.failure = Some(error);
-                if self.left.as_slice().is_empty() && !self.retried {
+                if self.next_one().is_none() && !self.retried {
                     // Nobody else is left, and perhaps only the connection is gone.
-                    self.left = vec![worker].into_iter();
+                    self.again = Some(worker);
                 }
             }
             Err(CallError::Failed(error)) => match error.kind {
@@ -204,22 +295,21 @@ impl<'a> Tries<'a> {
 
     /// Whether a call that somebody may have worked for is given to another worker; if so, it is paid for.
     fn may_repeat(&mut self) -> bool {
-        let may =
-            self.waiting.is_empty() && !self.retried && !self.left.as_slice().is_empty() && self.purse.retries.spend();
+        let may = self.is_idle() && !self.retried && self.next_one().is_some() && self.purse.retries.spend();
         self.retried |= may;
         may
     }
 
     /// Whether a second worker is asked now. If not now, it may be later: when the first one turns out to be ejected,
     /// or when there is something in the purse again.
-    fn may_hedge_now(&mut self) -> bool {
-        let replica = self.left.as_slice().first();
-        let ([(silent, _)], Some(replica)) = (self.waiting.as_slice(), replica) else {
+    fn may_hedge_now(&mut self, now: Instant) -> bool {
+        let (Some(silent), None, Some(replica)) = (&self.waiting[0], &self.waiting[1], self.next_one()) else {
             self.hedge_at = None;
             return false;
         };
-        let may = !replica.health().is_ejected() && (silent.health().is_ejected() || self.purse.hedges.spend());
-        self.hedge_at = (!may).then(|| Instant::now() + patience(self.purse, self.deadline).max(HEDGE_AFTER_LEAST));
+        let may = !replica.health().is_ejected() && (silent.worker.health().is_ejected() || self.purse.hedges.spend());
+        let patience = patience(self.purse, self.deadline, now).max(HEDGE_AFTER_LEAST);
+        self.hedge_at = (!may).then(|| now + patience);
         may
     }
 
@@ -236,7 +326,7 @@ impl<'a> Tries<'a> {
 }
 
 /// How long to wait before a second worker is asked.
-fn patience(purse: &Purse, deadline: Deadline) -> Duration {
-    let most = deadline.remaining() / HEDGE_AFTER_SHARE;
+fn patience(purse: &Purse, deadline: Deadline, now: Instant) -> Duration {
+    let most = deadline.at().saturating_duration_since(now) / HEDGE_AFTER_SHARE;
     purse.latencies.p95().map_or(most, |p95| p95.max(HEDGE_AFTER_LEAST).min(most))
 }

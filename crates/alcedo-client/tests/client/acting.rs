@@ -1,5 +1,6 @@
 //! A worker that behaves in one way until it is told another, and two of them in a ring.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use alcedo_proto::v1 as pb;
 use pb::{lookup_frame, reply_frame};
 
 use crate::routing::cluster;
-use crate::scripted::{PATIENCE, Server, echo, file, int_key};
+use crate::scripted::{PATIENCE, Server, Session, echo, file, int_key};
 
 /// What it does with a lookup.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub(crate) struct Acting {
     pub(crate) server: Server,
     mode: Arc<Mutex<Mode>>,
     asked: Arc<AtomicUsize>,
+    /// Of these, by a handle.
+    by_handle: Arc<AtomicUsize>,
     cancelled: Arc<AtomicUsize>,
 }
 
@@ -35,32 +38,25 @@ impl Acting {
         let mut server = Server::start();
         let mut sessions = server.take_sessions();
         let mode = Arc::new(Mutex::new(Mode::Answers));
-        let (asked, cancelled) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let acting =
-            Self { server, mode: Arc::clone(&mode), asked: Arc::clone(&asked), cancelled: Arc::clone(&cancelled) };
+        let acting = Self { server, mode, asked: Arc::default(), by_handle: Arc::default(), cancelled: Arc::default() };
+        let counts = (Arc::clone(&acting.asked), Arc::clone(&acting.by_handle), Arc::clone(&acting.cancelled));
+        let mode = Arc::clone(&acting.mode);
         tokio::spawn(async move {
             while let Some(mut session) = sessions.recv().await {
-                let (mode, asked, cancelled) = (Arc::clone(&mode), Arc::clone(&asked), Arc::clone(&cancelled));
+                let (mode, (asked, by_handle, cancelled)) = (Arc::clone(&mode), counts.clone());
                 tokio::spawn(async move {
+                    let mut prepared = HashMap::new();
                     session.announce(vec![file(1, "s3://lake/a", "v1")]).await;
                     while let Some(frame) = session.next_frame().await {
-                        let Some(lookup_frame::Body::Request(request)) = frame.body else {
-                            cancelled.fetch_add(1, Ordering::SeqCst);
-                            continue;
-                        };
-                        asked.fetch_add(1, Ordering::SeqCst);
-                        let mode = mode.lock().unwrap().clone();
-                        match mode {
-                            Mode::IgnoresKeys(keys) if keys.contains(&int_key(&request.keys[0])) => {}
-                            Mode::Answers | Mode::IgnoresKeys(_) => session.answer(frame.id, echo(&request)).await,
-                            Mode::Sends(bodies) => {
-                                for body in bodies {
-                                    session.reply(frame.id, body).await;
-                                }
-                            }
-                            Mode::Fails(failure) => {
-                                session.reply(frame.id, reply_frame::Body::Failure(failure)).await;
-                            }
+                        for (id, request, is_by_handle) in requests(frame, &mut prepared) {
+                            let Some(request) = request else {
+                                cancelled.fetch_add(1, Ordering::SeqCst);
+                                continue;
+                            };
+                            by_handle.fetch_add(usize::from(is_by_handle), Ordering::SeqCst);
+                            asked.fetch_add(1, Ordering::SeqCst);
+                            let mode = mode.lock().unwrap().clone();
+                            act(&session, mode, id, &request).await;
                         }
                     }
                 });
@@ -81,8 +77,51 @@ impl Acting {
         self.asked.load(Ordering::SeqCst)
     }
 
+    pub(crate) fn by_handle(&self) -> usize {
+        self.by_handle.load(Ordering::SeqCst)
+    }
+
+    /// Says from now on that it speaks this version of the contract.
+    pub(crate) fn speaks(&self, protocol: u32) {
+        self.server.script.cluster.lock().unwrap().protocol = protocol;
+    }
+
     pub(crate) fn cancelled(&self) -> usize {
         self.cancelled.load(Ordering::SeqCst)
+    }
+}
+
+/// What a frame asks: id, request (none for a cancel), and whether it came by a handle.
+fn requests(
+    frame: pb::LookupFrame,
+    prepared: &mut HashMap<u32, pb::LookupRequest>,
+) -> Vec<(u64, Option<pb::LookupRequest>, bool)> {
+    let by_handle = |handle, keys| pb::LookupRequest { keys, ..prepared[&handle].clone() };
+    match frame.body.unwrap() {
+        lookup_frame::Body::Request(request) => vec![(frame.id, Some(request), false)],
+        lookup_frame::Body::Cancel(_) => vec![(frame.id, None, false)],
+        lookup_frame::Body::Lookup(lookup) => vec![(frame.id, Some(by_handle(lookup.handle, lookup.keys)), true)],
+        lookup_frame::Body::Batch(batch) => {
+            let asked = batch.ids.into_iter().zip(batch.keys);
+            asked.map(|(id, key)| (id, Some(by_handle(batch.handle, vec![key])), true)).collect()
+        }
+        lookup_frame::Body::Prepare(prepare) => {
+            prepared.insert(prepare.handle, prepare.request.unwrap());
+            Vec::new()
+        }
+    }
+}
+
+async fn act(session: &Session, mode: Mode, id: u64, request: &pb::LookupRequest) {
+    match mode {
+        Mode::IgnoresKeys(keys) if keys.contains(&int_key(&request.keys[0])) => {}
+        Mode::Answers | Mode::IgnoresKeys(_) => session.answer(id, echo(request)).await,
+        Mode::Sends(bodies) => {
+            for body in bodies {
+                session.reply(id, body).await;
+            }
+        }
+        Mode::Fails(failure) => session.reply(id, reply_frame::Body::Failure(failure)).await,
     }
 }
 

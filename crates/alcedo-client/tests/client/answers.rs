@@ -66,18 +66,61 @@ async fn three_thousand_keys_are_three_messages_and_one_answer() {
 }
 
 #[tokio::test]
-async fn a_failed_part_fails_the_lookup_and_no_other_is_sent() {
+async fn a_failed_part_fails_the_lookup_and_the_others_are_cancelled() {
     let mut server = Server::start();
     let client = server.client();
     let mut session = opened(&mut server, &client).await;
-    let lookup = tokio::spawn(client.lookup("lake/").keys(0..3_000_i64).into_future());
+    let lookup = tokio::spawn(client.lookup("lake/").keys(0..9_000_i64).into_future());
     let (id, _) = session.request().await;
+    let mut others = [session.request().await.0, session.request().await.0, session.request().await.0];
     let failure = pb::Failure { code: tonic::Code::NotFound.into(), message: "no such file".into(), detail: None };
     session.reply(id, pb::reply_frame::Body::Failure(failure)).await;
     assert_eq!(lookup.await.unwrap().unwrap_err().kind(), Kind::NotFound);
+    let mut cancelled = [session.cancel().await, session.cancel().await, session.cancel().await];
+    cancelled.sort_unstable();
+    others.sort_unstable();
+    assert_eq!(cancelled, others);
+    // Of the nine messages no other was sent.
     let _next = tokio::spawn(client.lookup("lake/").key(-1).into_future());
     let (_, request) = session.request().await;
     assert_eq!(request.keys.iter().map(int_key).collect::<Vec<_>>(), [-1]);
+}
+
+/// Four messages of one lookup may take all of a worker's permits.
+#[tokio::test]
+async fn messages_that_are_turned_away_go_one_after_the_other() {
+    let mut server = Server::start();
+    let client = server.client();
+    let mut session = opened(&mut server, &client).await;
+    let lookup = tokio::spawn(client.lookup("lake/").keys(0..5_000_i64).into_future());
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(session.request().await);
+    }
+    let failure = |message: &str| pb::Failure {
+        code: tonic::Code::ResourceExhausted.into(),
+        message: message.into(),
+        detail: None,
+    };
+    let (id, refused) = asked.swap_remove(1);
+    session.reply(id, pb::reply_frame::Body::Failure(failure("busy"))).await;
+    for (id, request) in asked {
+        session.answer(id, answer(request.keys.len(), vec![rows(1, &[(0, 0, 0)])])).await;
+    }
+    // The one that was refused, then the last; neither before the other is answered.
+    let (id, again) = session.request().await;
+    assert_eq!(again.keys, refused.keys);
+    session.answer(id, answer(again.keys.len(), Vec::new())).await;
+    let (id, last) = session.request().await;
+    assert_eq!(int_key(&last.keys[0]), 4_096);
+    session.answer(id, answer(last.keys.len(), Vec::new())).await;
+    assert_eq!(lookup.await.unwrap().unwrap().statuses.len(), 5_000);
+
+    let lookup = tokio::spawn(client.lookup("lake/").keys(0..2_000_i64).into_future());
+    let (one, two) = (session.request().await.0, session.request().await.0);
+    session.reply(one, pb::reply_frame::Body::Failure(failure("busy"))).await;
+    session.reply(two, pb::reply_frame::Body::Failure(failure("very busy"))).await;
+    assert_eq!(lookup.await.unwrap().unwrap_err().to_string(), "very busy");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Lookups on many paths at once.
 
-use alcedo_client::{Client, Kind};
+use alcedo_client::{Budget, Client, Kind};
 
 use crate::acting::{Acting, Mode, in_a_ring};
 use crate::scripted::{PATIENCE, client, dead_address, eventually, values};
@@ -29,7 +29,8 @@ async fn each_result_stands_where_its_lookup_stood() {
 async fn a_slow_worker_holds_up_its_own_group_and_a_failure_its_own_place() {
     let workers = [Acting::new(), Acting::new()];
     let ring = in_a_ring(&workers.each_ref());
-    let client = client(&[&workers[0].server]);
+    let builder = Client::builder().endpoints([&workers[0].server.address]).deadline(PATIENCE);
+    let client = builder.hedge_budget(Budget::NONE).build().unwrap();
     let owned_by = |id: &str| {
         let urls = (0..10_000).map(|number| format!("s3://bucket/{number}"));
         let owned: Vec<_> = urls.filter(|url| ring.owners(url).next().unwrap().id() == id).take(200).collect();

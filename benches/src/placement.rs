@@ -3,11 +3,11 @@
 //! Knows Linux's processes and threads. It must not know what they do. Placement decides: waking an idle core costs
 //! more than a lookup, so figures are compared only where both sides are placed alike.
 
+use std::collections::HashMap;
 use std::fs;
 
 use anyhow::{Context, ensure};
 use rustix::io::Errno;
-use rustix::param::clock_ticks_per_second;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -68,6 +68,18 @@ impl Placement {
     }
 }
 
+impl Placement {
+    /// Pins a process that is client and server in one to the cores of both.
+    ///
+    /// # Errors
+    /// It is gone, or the system refuses.
+    pub fn pin_together(self, process: u32) -> anyhow::Result<()> {
+        let mut cores = only(self.client);
+        cores.set(self.server);
+        pin(process, &cores)
+    }
+}
+
 fn only(core: usize) -> CpuSet {
     let mut set = CpuSet::new();
     set.set(core);
@@ -89,22 +101,42 @@ fn pin(process: u32, cores: &CpuSet) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Seconds of processor time that all threads of a process have used, in it and in the kernel for it.
-///
-/// # Errors
-/// The process is gone.
-pub fn processor_seconds(process: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("a measured process is gone")?;
-    let ticks = used_ticks(&stat).context("/proc/PID/stat has another form")?;
-    Ok(ticks as f64 / clock_ticks_per_second() as f64)
+/// Processor time that processes have used, thread by thread, as the scheduler counts it: in nanoseconds, where the
+/// ticks of `/proc/PID/stat` are too coarse for a short load.
+#[derive(Debug, Clone)]
+pub struct Used(HashMap<String, u64>);
+
+impl Used {
+    /// What all threads of these processes have used until now, in them and in the kernel for them.
+    ///
+    /// # Errors
+    /// A process is gone, or the kernel does not count.
+    pub fn by(processes: &[u32]) -> anyhow::Result<Self> {
+        let mut used = HashMap::new();
+        for process in processes {
+            for thread in fs::read_dir(format!("/proc/{process}/task")).context("a measured process is gone")? {
+                let path = thread?.path().join("schedstat");
+                // A thread may end while it is looked at; what it did in a measurement is then not counted.
+                let Ok(counts) = fs::read_to_string(&path) else { continue };
+                let nanos = nanos_on_processor(&counts).context("schedstat has another form")?;
+                used.insert(path.to_string_lossy().into_owned(), nanos);
+            }
+        }
+        Ok(Self(used))
+    }
+
+    /// Seconds used between that earlier look and this one.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> f64 {
+        let grown = |(thread, nanos): (&String, &u64)| nanos - earlier.0.get(thread).copied().unwrap_or(0).min(*nanos);
+        self.0.iter().map(grown).sum::<u64>() as f64 / 1e9
+    }
 }
 
-/// `utime` and `stime`, fields 14 and 15 of `/proc/PID/stat` (proc(5)). The second field is the name in parentheses,
-/// which may contain blanks.
-fn used_ticks(stat: &str) -> Option<u64> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+/// The first field of `/proc/PID/task/TID/schedstat`: nanoseconds spent on a processor (sched-stats in the kernel's
+/// documents).
+fn nanos_on_processor(counts: &str) -> Option<u64> {
+    counts.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -113,10 +145,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ticks_are_found_behind_any_name() {
-        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 31 12 5 6 20 0 9 0 100 1000 10";
-        assert_eq!(used_ticks(stat), Some(43));
-        assert_eq!(used_ticks("7 (a"), None);
+    fn the_time_is_the_first_field() {
+        assert_eq!(nanos_on_processor("43 7 1\n"), Some(43));
+        assert_eq!(nanos_on_processor(""), None);
     }
 
     #[test]
@@ -139,11 +170,13 @@ mod tests {
 
     #[test]
     fn own_time_is_counted() {
-        let begin = processor_seconds(std::process::id()).unwrap();
+        let own = [std::process::id()];
+        let begin = Used::by(&own).unwrap();
         let mut digits = 0_u64;
-        while processor_seconds(std::process::id()).unwrap() <= begin {
+        while Used::by(&own).unwrap().since(&begin) <= 0.0 {
             digits = std::hint::black_box(digits.wrapping_mul(31).wrapping_add(7));
         }
-        assert!(processor_seconds(u32::MAX).is_err());
+        assert_eq!(begin.since(&begin), 0.0);
+        assert!(Used::by(&[u32::MAX]).is_err());
     }
 }

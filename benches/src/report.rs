@@ -27,6 +27,62 @@ pub struct Row {
     pub met: Option<bool>,
 }
 
+impl Row {
+    /// A figure that stands alone and has no target.
+    #[must_use]
+    pub fn new(name: impl Into<String>, unit: &'static str, alcedo: f64) -> Self {
+        Self { name: name.into(), unit, alcedo, peer: None, ratio: None, target: String::new(), met: None }
+    }
+
+    /// Beside a peer's or a floor's figure.
+    #[must_use]
+    pub fn beside(self, peer: f64) -> Self {
+        Self { peer: Some(peer), ratio: Some(self.alcedo / peer), ..self }
+    }
+
+    /// It is to be at most so many times the other figure, which `peer` names.
+    #[must_use]
+    pub fn at_most_times(self, most: f64, peer: &str) -> Self {
+        let met = self.ratio.map(|ratio| ratio <= most);
+        self.judged(format!("at most {most} times {peer}"), met)
+    }
+
+    /// Of processor microseconds per key: one core is to do at least so many keys a second.
+    #[must_use]
+    pub fn per_core(self, least: f64) -> Self {
+        let met = Some(1e6 / self.alcedo >= least);
+        self.judged(format!("at least {} K/s per core", least / 1e3), met)
+    }
+
+    /// It is to be at most this, in the row's unit.
+    #[must_use]
+    pub fn at_most(self, most: f64) -> Self {
+        let (target, met) = (format!("at most {most} {}", self.unit), Some(self.alcedo <= most));
+        self.judged(target, met)
+    }
+
+    /// It is to be at least this, in the row's unit.
+    #[must_use]
+    pub fn at_least(self, least: f64) -> Self {
+        let (target, met) = (format!("at least {least} {}", self.unit), Some(self.alcedo >= least));
+        self.judged(target, met)
+    }
+
+    /// With a target in words, and whether it is met.
+    #[must_use]
+    pub fn judged(self, target: String, met: Option<bool>) -> Self {
+        Self { target, met, ..self }
+    }
+}
+
+/// The middle one of some figures, the higher of two; no figure where there is none.
+#[must_use]
+pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.into_iter().collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// Everything that one run came to.
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use alcedo_cache::{CacheDir, PageStore, synthetic_segments};
+use alcedo_cache::{CacheDir, PageStore, StoreName, synthetic_segments};
 use anyhow::Context as _;
 
 use crate::report::Row;
@@ -29,7 +29,7 @@ pub fn run() -> anyhow::Result<Vec<Row>> {
         let capacity = synthetic_segments(&dir, pages).context("the segments cannot be written")?;
         let before = resident_bytes()?;
         let began = Instant::now();
-        let store = PageStore::open(&dir, capacity)?;
+        let store = PageStore::open(&dir, StoreName::Pages, capacity)?;
         let seconds = began.elapsed().as_secs_f64();
         let held = store.counts().extents;
         anyhow::ensure!(held == pages, "{held} of {pages} pages were found again");

@@ -1,26 +1,32 @@
-//! The two sides of a comparison, asked alike: a worker through Alcedo's client, and Redis through its own.
+//! The sides of a comparison, asked alike: a worker through Alcedo's client, and Redis through its own.
 //!
-//! Knows how the same row is asked of either. It must not know how long that takes.
+//! Knows how the same row is asked of either, and what the answer must be. It must not know how long that takes is too
+//! long.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use alcedo_client::{Client, KeyStatus};
+use alcedo_client::{Client, KeyStatus, Value};
 use alcedo_testkit::lake::TruthRow;
 use anyhow::ensure;
 use redis::aio::MultiplexedConnection;
 
-/// What of a row is asked for.
+/// What of a row is asked for, and by which key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// Two of its columns.
     TwoColumns,
     /// All of them.
     WholeRow,
+    /// Two columns by a string key that the file is not sorted by.
+    ByUser,
+    /// Two columns of keys that no row has.
+    Absent,
 }
 
 impl Shape {
-    /// Both, the smaller first.
-    pub const ALL: [Self; 2] = [Self::TwoColumns, Self::WholeRow];
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::TwoColumns, Self::WholeRow, Self::ByUser, Self::Absent];
 
     /// What it is called in a row's name.
     #[must_use]
@@ -28,36 +34,95 @@ impl Shape {
         match self {
             Self::TwoColumns => "2 columns",
             Self::WholeRow => "whole rows",
+            Self::ByUser => "unsorted string key",
+            Self::Absent => "absent keys",
         }
     }
 
     /// The columns to select; none is all.
     fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::TwoColumns => &["user", "score"],
             Self::WholeRow => &[],
+            _ => &["user", "score"],
+        }
+    }
+}
+
+/// A row that is asked for again and again, with the answers that are right.
+#[derive(Debug)]
+pub struct HotRow {
+    id: i64,
+    absent_id: i64,
+    user: String,
+    two: [Value; 2],
+    whole: Vec<Value>,
+    two_json: String,
+    whole_json: String,
+}
+
+impl HotRow {
+    /// A row, and a key that no row has.
+    #[must_use]
+    pub fn new(row: &TruthRow, absent_id: i64) -> Self {
+        let text = |text: &str| Value::String(text.to_owned());
+        let (sign, unscaled) = (if row.amount < 0 { "-" } else { "" }, row.amount.unsigned_abs());
+        let amount = format!("{sign}{}.{:02}", unscaled / 100, unscaled % 100);
+        let tags = row.tags.as_ref().map(|tags| Value::List(tags.iter().map(|tag| text(tag)).collect()));
+        let whole = vec![
+            Value::Int(row.id),
+            text(&row.user),
+            row.name.as_deref().map_or(Value::Null, text),
+            text(row.city),
+            Value::Float64(row.score),
+            Value::Decimal(amount.clone().into()),
+            Value::Int(row.created_micros),
+            Value::Int(row.flags.into()),
+            Value::Bool(row.active),
+            tags.unwrap_or(Value::Null),
+        ];
+        // As services keep rows in Redis.
+        let whole_json = serde_json::json!({
+            "id": row.id, "user": row.user, "name": row.name, "city": row.city, "score": row.score,
+            "amount": amount, "created": row.created_micros, "flags": row.flags,
+            "active": row.active, "tags": row.tags,
+        });
+        Self {
+            id: row.id,
+            absent_id,
+            user: row.user.clone(),
+            two: [text(&row.user), Value::Float64(row.score)],
+            whole,
+            two_json: serde_json::json!({ "user": row.user, "score": row.score }).to_string(),
+            whole_json: whole_json.to_string(),
         }
     }
 
-    /// The key under which Redis holds this of a row.
-    fn redis_key(self, id: i64) -> String {
-        match self {
-            Self::TwoColumns => format!("c:{id}"),
-            Self::WholeRow => format!("r:{id}"),
+    /// The values that an answer of this shape has; none where there is no row.
+    fn values(&self, shape: Shape) -> Option<&[Value]> {
+        match shape {
+            Shape::TwoColumns | Shape::ByUser => Some(&self.two),
+            Shape::WholeRow => Some(&self.whole),
+            Shape::Absent => None,
         }
     }
 
-    /// What Redis holds: the same columns as JSON, as services keep rows there.
-    fn json(self, row: &TruthRow) -> String {
-        match self {
-            Self::TwoColumns => serde_json::json!({ "user": row.user, "score": row.score }),
-            Self::WholeRow => serde_json::json!({
-                "id": row.id, "user": row.user, "name": row.name, "city": row.city, "score": row.score,
-                "amount": row.amount.to_string(), "created": row.created_micros, "flags": row.flags,
-                "active": row.active, "tags": row.tags,
-            }),
+    /// The key under which Redis holds what this shape asks for.
+    fn redis_key(&self, shape: Shape) -> String {
+        match shape {
+            Shape::TwoColumns => format!("c:{}", self.id),
+            Shape::WholeRow => format!("r:{}", self.id),
+            Shape::ByUser => format!("u:{}", self.user),
+            Shape::Absent => format!("c:{}", self.absent_id),
         }
-        .to_string()
+    }
+
+    /// What Redis holds under it.
+    fn json(&self, shape: Shape) -> Option<&str> {
+        match shape {
+            Shape::TwoColumns | Shape::ByUser => Some(&self.two_json),
+            Shape::WholeRow => Some(&self.whole_json),
+            Shape::Absent => None,
+        }
     }
 }
 
@@ -80,56 +145,64 @@ impl Side {
     ///
     /// # Errors
     /// The server does not take them.
-    pub async fn fill(&self, rows: &[TruthRow]) -> anyhow::Result<()> {
+    pub async fn fill(&self, rows: &[Arc<HotRow>]) -> anyhow::Result<()> {
         let Self::Redis(connection) = self else { return Ok(()) };
         let mut pipeline = redis::pipe();
         for (row, shape) in rows.iter().flat_map(|row| Shape::ALL.map(|shape| (row, shape))) {
-            pipeline.set(shape.redis_key(row.id), shape.json(row)).ignore();
+            if let Some(json) = row.json(shape) {
+                pipeline.set(row.redis_key(shape), json).ignore();
+            }
         }
         Ok(pipeline.query_async(&mut connection.clone()).await?)
     }
 
-    /// Asks for the row of one key, which must be there.
+    /// Asks for the rows of some keys in one call, compares the answer with the truth, and says how long the call took.
     ///
     /// # Errors
-    /// It is not there, or nobody answers.
-    pub async fn get(&self, shape: Shape, id: i64) -> anyhow::Result<()> {
+    /// Nobody answers, or the answer is not right.
+    pub async fn ask(&self, shape: Shape, rows: &[Arc<HotRow>]) -> anyhow::Result<Duration> {
         match self {
-            Self::Alcedo { client, path } => {
-                let lookup = client.lookup(&**path).key_column("id").key(id).select(shape.columns().iter().copied());
-                let answer = lookup.await?;
-                ensure!(answer.rows().count() == 1 && answer.statuses == [KeyStatus::Found], "no row for {id}");
-            }
-            Self::Redis(connection) => {
-                let mut get = redis::cmd("GET");
-                get.arg(shape.redis_key(id));
-                let value: Option<Vec<u8>> = get.query_async(&mut connection.clone()).await?;
-                ensure!(value.is_some(), "no value for {id}");
-            }
+            Self::Alcedo { client, path } => alcedo(client, path, shape, rows).await,
+            Self::Redis(connection) => redis(connection.clone(), shape, rows).await,
         }
-        Ok(())
     }
+}
 
-    /// Asks for the rows of many keys in one call; all must be there.
-    ///
-    /// # Errors
-    /// One is not there, or nobody answers.
-    pub async fn get_many(&self, shape: Shape, ids: &[i64]) -> anyhow::Result<()> {
-        let found = match self {
-            Self::Alcedo { client, path } => {
-                let lookup = client.lookup(&**path).key_column("id").keys(ids.iter().copied());
-                lookup.select(shape.columns().iter().copied()).await?.rows().count()
-            }
-            Self::Redis(connection) => {
-                let mut get = redis::cmd("MGET");
-                ids.iter().for_each(|id| {
-                    get.arg(shape.redis_key(*id));
-                });
-                let values: Vec<Option<Vec<u8>>> = get.query_async(&mut connection.clone()).await?;
-                values.iter().flatten().count()
-            }
-        };
-        ensure!(found == ids.len(), "{found} rows for {} keys", ids.len());
-        Ok(())
+async fn alcedo(client: &Client, path: &str, shape: Shape, rows: &[Arc<HotRow>]) -> anyhow::Result<Duration> {
+    let begin = Instant::now();
+    let lookup = client.lookup(path).select(shape.columns().iter().copied());
+    let answer = match shape {
+        Shape::TwoColumns | Shape::WholeRow => lookup.key_column("id").keys(rows.iter().map(|row| row.id)),
+        Shape::ByUser => lookup.key_column("user").keys(rows.iter().map(|row| row.user.as_str())),
+        Shape::Absent => lookup.key_column("id").keys(rows.iter().map(|row| row.absent_id)),
     }
+    .await?;
+    let took = begin.elapsed();
+    let status = if shape == Shape::Absent { KeyStatus::NotFound } else { KeyStatus::Found };
+    let expected = if shape == Shape::Absent { 0 } else { rows.len() };
+    ensure!(answer.statuses.iter().all(|found| *found == status), "a key of {} is wrongly there or not", shape.name());
+    ensure!(answer.rows().count() == expected, "{} rows for {} keys", answer.rows().count(), rows.len());
+    for (_, found) in answer.rows() {
+        let truth = rows.get(found.key_index as usize).and_then(|row| row.values(shape));
+        ensure!(truth == Some(&found.values), "the worker answers {found:?}, the truth is {truth:?}");
+    }
+    Ok(took)
+}
+
+async fn redis(mut connection: MultiplexedConnection, shape: Shape, rows: &[Arc<HotRow>]) -> anyhow::Result<Duration> {
+    let begin = Instant::now();
+    let values: Vec<Option<Vec<u8>>> = if let [row] = rows {
+        vec![redis::cmd("GET").arg(row.redis_key(shape)).query_async(&mut connection).await?]
+    } else {
+        let mut get = redis::cmd("MGET");
+        rows.iter().for_each(|row| {
+            get.arg(row.redis_key(shape));
+        });
+        get.query_async(&mut connection).await?
+    };
+    let took = begin.elapsed();
+    ensure!(values.len() == rows.len(), "{} values for {} keys", values.len(), rows.len());
+    let is_true = rows.iter().zip(&values).all(|(row, value)| row.json(shape).map(str::as_bytes) == value.as_deref());
+    ensure!(is_true, "redis-server answers something else than it was given");
+    Ok(took)
 }

@@ -5,22 +5,55 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use alcedo_benches::effort::Effort;
 use alcedo_benches::report::{self, Row, Run};
-use alcedo_benches::{beside_redis, footer, hostile, machine, restart, ring};
+use alcedo_benches::{
+    beside_redis, big_tables, builds, cold, floors, footer, hostile, machine, memory, overload, peers, restart, ring,
+    scaling,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [--rounds N] [--profile SECONDS]
+usage: cargo xtask bench [--rounds N] [--load MS] [--long] [--only PART]... [--profile SECONDS]
 
-  --rounds N         rounds of the comparison with Redis, 5 unless said otherwise
+  --rounds N         rounds of each comparison, 5 unless said otherwise
+  --load MS          how long each load of a round lasts, 400 unless said otherwise
+  --long             the mixed run of the part `memory` lasts ten minutes
+  --only PART        this part alone, or these; the table is printed and no run is written
   --profile SECONDS  measure nothing: keep a worker busy, so that a profiler can look at it
+
+parts: hot, big, cold, peers, memory, scaling, overload, builds, footer, hostile, ring,
+       restart
 ";
-/// Rounds where none are asked for: the fewest whose median a single disturbance does not move.
-const ROUNDS: usize = 5;
+
+/// The parts in the order in which they run.
+const PARTS: [Part; 12] = [
+    Part { word: "hot", title: "hot rows beside redis-server and the floors" },
+    Part { word: "big", title: "tables larger than memory" },
+    Part { word: "cold", title: "files of which nothing is known" },
+    Part { word: "peers", title: "other programs on the same rows" },
+    Part { word: "memory", title: "memory" },
+    Part { word: "scaling", title: "connections and workers" },
+    Part { word: "overload", title: "overload" },
+    Part { word: "builds", title: "background builds" },
+    Part { word: "footer", title: "footers" },
+    Part { word: "hostile", title: "hostile files" },
+    Part { word: "ring", title: "the ring" },
+    Part { word: "restart", title: "restart with a full page store" },
+];
+
+/// Something that can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    word: &'static str,
+    title: &'static str,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
-    Measure { rounds: usize },
+    Measure { effort: Effort, only: Vec<Part> },
     Hold { duration: Duration },
+    Serve { floor: String },
     Help,
 }
 
@@ -30,8 +63,9 @@ fn main() -> ExitCode {
             print!("{USAGE}");
             Ok(())
         }
-        Ok(Wish::Measure { rounds }) => measure(rounds),
+        Ok(Wish::Measure { effort, only }) => measure(effort, &only),
         Ok(Wish::Hold { duration }) => runtime().and_then(|runtime| runtime.block_on(beside_redis::hold(duration))),
+        Ok(Wish::Serve { floor }) => floors::serve(&floor),
         Err(problem) => {
             eprintln!("error: {problem}\n{USAGE}");
             return ExitCode::from(2);
@@ -47,20 +81,32 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
-    let mut wish = Wish::Measure { rounds: ROUNDS };
+    let (mut effort, mut only, mut hold) = (Effort::default(), Vec::new(), None);
     while let Some(arg) = args.next() {
-        let mut number = || match args.next().unwrap_or_default().parse::<u64>() {
+        let mut value = || args.next().unwrap_or_default();
+        let number = |text: String| match text.parse::<u64>() {
             Ok(number) if number > 0 => Ok(number),
             _ => Err(format!("{arg} takes a number from 1 on")),
         };
-        wish = match arg.as_str() {
-            "--rounds" => Wish::Measure { rounds: number()?.try_into().map_err(|_| "too many rounds".to_owned())? },
-            "--profile" => Wish::Hold { duration: Duration::from_secs(number()?) },
+        match arg.as_str() {
+            "--rounds" => effort.rounds = number(value())?.try_into().map_err(|_| "too many rounds".to_owned())?,
+            "--load" => effort.load = Duration::from_millis(number(value())?),
+            "--long" => effort.long = true,
+            "--only" => {
+                let word = value();
+                let part = PARTS.into_iter().find(|part| part.word == word);
+                only.push(part.ok_or_else(|| format!("there is no part `{word}`"))?);
+            }
+            "--profile" => hold = Some(Duration::from_secs(number(value())?)),
+            floors::SERVE_FLAG => return Ok(Wish::Serve { floor: value() }),
             "--help" | "-h" => return Ok(Wish::Help),
             _ => return Err(format!("there is no `{arg}`")),
-        };
+        }
     }
-    Ok(wish)
+    Ok(match hold {
+        Some(duration) => Wish::Hold { duration },
+        None => Wish::Measure { effort, only },
+    })
 }
 
 /// One thread, as the worker that is measured has: neither side wins by using more of the machine.
@@ -68,27 +114,45 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-fn measure(rounds: usize) -> anyhow::Result<()> {
+fn measure(effort: Effort, only: &[Part]) -> anyhow::Result<()> {
+    // A thousand connections have two ends; the workers inherit what is set here.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
     let (hardware, commit) = (machine::hardware(), machine::commit());
-    let mut rows = part("a worker beside redis-server", || runtime()?.block_on(beside_redis::run(rounds)))?;
-    rows.extend(part("footers", footer::run)?);
-    rows.extend(part("hostile files", || runtime()?.block_on(hostile::run()))?);
-    rows.extend(part("the ring", ring::run)?);
-    rows.extend(part("restart with a full page store", restart::run)?);
+    let mut rows = Vec::new();
+    for part in PARTS.into_iter().filter(|part| only.is_empty() || only.contains(part)) {
+        println!("bench: {} ...", part.title);
+        let begin = Instant::now();
+        let figures = run(part, effort)?;
+        println!("bench: {} figures in {:.0} s", figures.len(), begin.elapsed().as_secs_f64());
+        rows.extend(figures);
+    }
     let run = Run { hardware, commit, rows };
     println!("\n{}", run.table());
-    for path in run.write(&report::directory(), &machine::date())? {
-        println!("wrote {}", path.display());
+    if only.is_empty() {
+        for path in run.write(&report::directory(), &machine::date())? {
+            println!("wrote {}", path.display());
+        }
     }
     Ok(())
 }
 
-fn part(name: &str, work: impl FnOnce() -> anyhow::Result<Vec<Row>>) -> anyhow::Result<Vec<Row>> {
-    println!("bench: {name} ...");
-    let begin = Instant::now();
-    let rows = work()?;
-    println!("bench: {} figures in {:.0} s", rows.len(), begin.elapsed().as_secs_f64());
-    Ok(rows)
+fn run(part: Part, effort: Effort) -> anyhow::Result<Vec<Row>> {
+    let runtime = runtime()?;
+    match part.word {
+        "hot" => runtime.block_on(beside_redis::run(effort)),
+        "big" => runtime.block_on(big_tables::run(effort)),
+        "cold" => runtime.block_on(cold::run(effort)),
+        "peers" => runtime.block_on(peers::run(effort)),
+        "memory" => runtime.block_on(memory::run(effort)),
+        "scaling" => runtime.block_on(scaling::run(effort)),
+        "overload" => runtime.block_on(overload::run(effort)),
+        "builds" => runtime.block_on(builds::run(effort)),
+        "footer" => footer::run(),
+        "hostile" => runtime.block_on(hostile::run()),
+        "ring" => ring::run(),
+        _ => restart::run(),
+    }
 }
 
 #[cfg(test)]
@@ -99,11 +163,16 @@ mod tests {
     #[test]
     fn flags_are_read_and_wrong_ones_refused() {
         let parse = |args: &str| parse(args.split_whitespace().map(str::to_owned));
-        assert_eq!(parse(""), Ok(Wish::Measure { rounds: ROUNDS }));
-        assert_eq!(parse("--rounds 9"), Ok(Wish::Measure { rounds: 9 }));
+        let (effort, only) = (Effort::default(), Vec::new());
+        assert_eq!(parse(""), Ok(Wish::Measure { effort, only: only.clone() }));
+        assert_eq!(parse("--rounds 9"), Ok(Wish::Measure { effort: Effort { rounds: 9, ..effort }, only }));
+        let short = Effort { rounds: 1, load: Duration::from_millis(50), long: true };
+        let wish = Wish::Measure { effort: short, only: vec![PARTS[0], PARTS[3]] };
+        assert_eq!(parse("--rounds 1 --load 50 --long --only hot --only peers"), Ok(wish));
         assert_eq!(parse("--profile 30"), Ok(Wish::Hold { duration: Duration::from_secs(30) }));
-        for wrong in ["--rounds", "--rounds 0", "--rounds x", "--fast"] {
+        for wrong in ["--rounds", "--rounds 0", "--rounds x", "--fast", "--only", "--only fast"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        assert!(PARTS.iter().all(|part| USAGE.contains(&format!(" {}", part.word))));
     }
 }

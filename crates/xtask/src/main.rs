@@ -21,7 +21,7 @@ Usage: cargo xtask COMMAND
 
   quickstart [ARG...]  bring what is missing, build, and look up rows of a sample lake (--help: its options)
   test [ARG...]        build and run all tests; ARG... go to `cargo test`
-  bench [ARG...]       build, and measure beside redis-server into benches/runs (--help: its options)
+  bench [ARG...]       build, and measure beside floors and peers into benches/runs (--help: its options)
   property [N [SEED]]  lookups against a plain scan: N generated files (10,000), from this seed (0) on
   fuzz [SECONDS]       run every fuzz target for so long, 60 where nothing is said
   ci                   everything that a change must pass: fmt, build, test, clippy, doc, fuzz

@@ -73,12 +73,20 @@ pub(crate) const TESTS: &[Need] = &[
 ];
 
 /// What the measurements need beside [`BUILD`].
-pub(crate) const BENCHES: &[Need] = &[Need {
-    what: "redis-server",
-    probe: &["redis-server", "--version"],
-    debian: &["redis-server"],
-    why: "Alcedo is measured beside it",
-}];
+pub(crate) const BENCHES: &[Need] = &[
+    Need {
+        what: "redis-server",
+        probe: &["redis-server", "--version"],
+        debian: &["redis-server"],
+        why: "Alcedo is measured beside it",
+    },
+    Need {
+        what: "Python 3 with venv",
+        probe: &["python3", "-c", "import ensurepip, venv"],
+        debian: &["python3", "python3-venv", "python3-pip"],
+        why: "the other peers are Python packages",
+    },
+];
 
 /// Makes sure that all of `needs` are there: installs what is missing where that is possible without a question
 /// (Debian and its kin, as root or with passwordless sudo), else says the exact line to run.

@@ -1,7 +1,8 @@
-//! The Python of the tests: a virtual environment in the target directory with exactly the pinned packages.
+//! The Python of the tests and of the measurements: a virtual environment of each in the target directory, with exactly
+//! its pinned packages.
 //!
-//! Knows venv and pip, which must be there. It must not know what the tests do with it. It is made again only when the
-//! pins change.
+//! Knows venv and pip, which must be there. It must not know what is done with one. It is made again only when its pins
+//! change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,27 @@ use std::process::Command;
 
 use crate::workspace::{Failure, Workspace, run};
 
-/// The pins, from the workspace root.
-const REQUIREMENTS: &str = "crates/alcedo-testkit/tests/py/requirements.txt";
+/// One environment.
+pub(crate) struct Environment {
+    /// Its pins, from the workspace root.
+    requirements: &'static str,
+    /// Its directory below the target directory.
+    home: &'static str,
+}
 
-/// Makes the environment ready and returns its interpreter's path.
-pub(crate) fn prepare(workspace: &Workspace) -> Result<PathBuf, Failure> {
-    let requirements = workspace.root.join(REQUIREMENTS);
-    let pins =
-        fs::read_to_string(&requirements).map_err(|e| Failure::Said(format!("cannot read {REQUIREMENTS}: {e}")))?;
-    let home = workspace.target.join("py");
+/// What the tests have.
+pub(crate) const TESTS: Environment =
+    Environment { requirements: "crates/alcedo-testkit/tests/py/requirements.txt", home: "py" };
+
+/// The peers that Alcedo is measured beside.
+pub(crate) const BENCHES: Environment = Environment { requirements: "benches/py/requirements.txt", home: "py-bench" };
+
+/// Makes an environment ready and returns its interpreter's path.
+pub(crate) fn prepare(workspace: &Workspace, environment: &Environment) -> Result<PathBuf, Failure> {
+    let Environment { requirements: name, home } = environment;
+    let requirements = workspace.root.join(name);
+    let pins = fs::read_to_string(&requirements).map_err(|e| Failure::Said(format!("cannot read {name}: {e}")))?;
+    let home = workspace.target.join(home);
     let python = home.join("bin/python");
     if is_ready(&home, &pins) {
         return Ok(python);

@@ -71,20 +71,21 @@ fn rocksdb_is_built(workspace: &Workspace) -> bool {
 /// Builds, then becomes the quickstart program, so that its signals and its exit code are its own.
 pub(crate) fn quickstart(workspace: &Workspace, args: &[String]) -> Outcome {
     build_some(workspace, BUILD_QUICKSTART)?;
-    become_program(workspace, "quickstart", args)
+    become_program(&mut workspace.program("quickstart", args))
 }
 
 /// Builds, then becomes the measuring program; where a run is written it says by itself.
 pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Outcome {
     needs::bring(needs::BENCHES)?;
     build(workspace)?;
-    become_program(workspace, "bench", args)
+    let python = python::prepare(workspace, &python::BENCHES)?;
+    let mut command = workspace.program("bench", args);
+    become_program(command.env("BENCH_PYTHON", python).env("PYTHONDONTWRITEBYTECODE", "1"))
 }
 
-fn become_program(workspace: &Workspace, name: &str, args: &[String]) -> Outcome {
-    let program = workspace.binary(name);
-    let error = Command::new(&program).args(args).env("TESTKIT_ALCEDO", workspace.binary("alcedo")).exec();
-    Err(Failure::Said(format!("cannot start {}: {error}", program.display())))
+fn become_program(command: &mut Command) -> Outcome {
+    let (error, program) = (command.exec(), command.get_program().to_string_lossy().into_owned());
+    Err(Failure::Said(format!("cannot start {program}: {error}")))
 }
 
 /// Builds, prepares the tests' Python, and runs all tests; `args` go to `cargo test`.
@@ -95,7 +96,7 @@ pub(crate) fn test(workspace: &Workspace, args: &[String]) -> Outcome {
 
 fn run_tests(workspace: &Workspace, args: &[String]) -> Outcome {
     needs::bring(needs::TESTS)?;
-    let python = python::prepare(workspace)?;
+    let python = python::prepare(workspace, &python::TESTS)?;
     let mut command = workspace.cargo(TEST);
     command.args(args).env("TESTKIT_ALCEDO", workspace.binary("alcedo"));
     command.env("TESTKIT_PYTHON", python).env("PYTHONDONTWRITEBYTECODE", "1");

@@ -57,6 +57,13 @@ impl Workspace {
         self.target.join("debug").join(name)
     }
 
+    /// A built program that runs what is built beside it.
+    pub(crate) fn program(&self, name: &str, args: &[String]) -> Command {
+        let mut command = Command::new(self.binary(name));
+        command.args(args).env("TESTKIT_ALCEDO", self.binary("alcedo"));
+        command
+    }
+
     /// A cargo command in the workspace root, on the same target directory as ours.
     pub(crate) fn cargo<I: IntoIterator<Item: AsRef<OsStr>>>(&self, args: I) -> Command {
         let mut command = Command::new(&self.cargo);

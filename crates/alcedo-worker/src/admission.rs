@@ -5,18 +5,23 @@
 //! makes all answers late.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::LookupConfig;
+use crate::cost::Cost;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::turns;
 
-/// Longest wait for a permit: beyond it another worker, or a later try, is the better answer.
-const MAX_QUEUE_WAIT: Duration = Duration::from_millis(20);
+/// Longest wait for a permit: beyond it another worker, or a later try, is the better answer, and it is of use only if it
+/// comes soon.
+const MAX_QUEUE_WAIT: Duration = Duration::from_millis(3);
+/// Most requests that wait for a permit: about as many as come free in that time, so that of more most wait in vain.
+const MAX_WAITING: usize = 64;
 /// A request queues at most this part of its time, so that some is left to work in.
 const QUEUE_SHARE: u32 = 4;
 /// Advice to those who are turned away: a little more than a full queue takes to move.
@@ -26,6 +31,8 @@ const MEMORY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Most permits of one lookup, as a part of all: a multi-get of very many keys leaves room for others, and is one
 /// request's work at a time in any case.
 const WEIGHT_SHARE: u32 = 4;
+/// Work that can wait does so while less than this part of all permits, as a divisor, is free.
+const STRAINED_SHARE: usize = 2;
 /// What is taken off a call's own timeout, so that our answer, which says why, is on its way before the caller gives
 /// up.
 const HOP_MARGIN: Duration = Duration::from_millis(5);
@@ -44,12 +51,43 @@ impl Deadline {
     pub(crate) fn error(&self, subject: &str) -> Error {
         Error::Deadline { subject: subject.to_owned(), timeout: self.timeout }
     }
+
+    /// The same of one that may have waited for what is learned without it.
+    pub(crate) fn passed(&self, subject: &str, cost: &Cost) -> Error {
+        let Some((walked, total)) = cost.learned() else { return self.error(subject) };
+        Error::IndexBuilding { subject: subject.to_owned(), timeout: self.timeout, walked, total }
+    }
+}
+
+/// Why requests are turned away most of the time.
+const ALL_TAKEN: &str = "all lookup.permits are taken";
+
+/// A request that waits for a permit.
+struct Waiting<'a> {
+    all: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(all: &'a AtomicUsize) -> Self {
+        Self { all, before: all.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The permits of one worker.
 #[derive(Debug)]
 pub struct Admission {
     permits: Arc<Semaphore>,
+    /// Requests that wait for one.
+    waiting: AtomicUsize,
+    /// All permits.
+    total: usize,
     /// Most permits of one request.
     heaviest: u32,
     default_timeout_us: AtomicU64,
@@ -65,6 +103,8 @@ impl Admission {
         let total = config.permits.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         let admission = Self {
             permits: Arc::new(Semaphore::new(total)),
+            waiting: AtomicUsize::new(0),
+            total,
             heaviest: (total as u32 / WEIGHT_SHARE).max(1),
             default_timeout_us: AtomicU64::new(0),
             max_timeout_us: AtomicU64::new(0),
@@ -85,6 +125,16 @@ impl Admission {
     /// While memory is short, whoever asks is turned away.
     pub(crate) fn set_memory_is_short(&self, is_short: bool) {
         self.memory_is_short.store(is_short, Ordering::Relaxed);
+    }
+
+    /// Whether whoever asks is turned away.
+    pub(crate) fn memory_is_short(&self) -> bool {
+        self.memory_is_short.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests need the worker for themselves: they are turned away, or many permits are taken.
+    pub(crate) fn is_strained(&self) -> bool {
+        self.memory_is_short() || self.permits.available_permits() < self.total / STRAINED_SHARE
     }
 
     fn max_timeout(&self) -> Duration {
@@ -112,29 +162,58 @@ impl Admission {
         Deadline { timeout, at: Instant::now() + timeout }
     }
 
+    /// Why a request that comes now would be turned away for certain, or would wait too long for its turn.
+    pub(crate) fn refusal(&self, deadline: Deadline, is_admitted: bool) -> Option<Error> {
+        let what = if !is_admitted && self.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
+            ALL_TAKEN
+        } else if turns::expected_wait() > deadline.timeout / QUEUE_SHARE {
+            "what waits already takes more than a quarter of the request's time"
+        } else {
+            return None;
+        };
+        self.metrics.shed_total.up();
+        Some(Error::Overloaded { what, retry_after: RETRY_AFTER })
+    }
+
+    /// The permits of a request, if they are free and memory is not short.
+    pub(crate) fn try_admit(&self, weight: usize) -> Option<OwnedSemaphorePermit> {
+        if self.memory_is_short() {
+            return None;
+        }
+        Arc::clone(&self.permits).try_acquire_many_owned(self.weight(weight)).ok()
+    }
+
+    fn weight(&self, keys: usize) -> u32 {
+        u32::try_from(keys).unwrap_or(u32::MAX).clamp(1, self.heaviest)
+    }
+
     /// Waits for `weight` permits, or for a quarter of all if that is fewer, and at most a short time.
     ///
     /// # Errors
     /// [`Error::Overloaded`]; nothing was done.
     pub async fn admit(&self, weight: usize, deadline: Deadline) -> Result<OwnedSemaphorePermit, Error> {
-        let weight = u32::try_from(weight).unwrap_or(u32::MAX).clamp(1, self.heaviest);
-        if self.memory_is_short.load(Ordering::Relaxed) {
+        let weight = self.weight(weight);
+        if self.memory_is_short() {
             self.metrics.shed_memory_total.up();
             return Err(Error::Overloaded { what: "memory.limit is nearly reached", retry_after: MEMORY_RETRY_AFTER });
         }
-        let shed = || Error::Overloaded { what: "all lookup.permits are taken", retry_after: RETRY_AFTER };
+        let shed = || {
+            self.metrics.shed_total.up();
+            Err(Error::Overloaded { what: ALL_TAKEN, retry_after: RETRY_AFTER })
+        };
         let permits = Arc::clone(&self.permits);
         if let Ok(permit) = Arc::clone(&permits).try_acquire_many_owned(weight) {
             return Ok(permit);
+        }
+        let waiting = Waiting::new(&self.waiting);
+        if waiting.before >= MAX_WAITING {
+            return shed();
         }
         let wait = (deadline.timeout / QUEUE_SHARE).min(MAX_QUEUE_WAIT);
         match tokio::time::timeout(wait, permits.acquire_many_owned(weight)).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Error::Draining),
-            Err(_) => {
-                self.metrics.shed_total.up();
-                Err(shed())
-            }
+            Err(_) => shed(),
         }
     }
 }
@@ -165,6 +244,26 @@ mod tests {
         admission.admit(1, hurried).await.unwrap_err();
         assert_eq!(began.elapsed(), Duration::from_millis(2));
         drop((held, small));
+        drop(admission.admit(1, deadline).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_very_many_who_would_wait_most_are_turned_away_at_once() {
+        let admission = admission(4);
+        let deadline = admission.deadline(None, None);
+        assert!(admission.refusal(deadline, false).is_none());
+        let held = futures::future::join_all((0..4).map(|_| admission.admit(1, deadline))).await;
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(admission.admit(1, deadline))).collect();
+        for waiting in &mut waiting {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        let began = Instant::now();
+        assert!(matches!(admission.refusal(deadline, false), Some(Error::Overloaded { .. })));
+        assert!(matches!(admission.admit(1, deadline).await, Err(Error::Overloaded { .. })));
+        assert!(began.elapsed().is_zero());
+        assert_eq!(admission.metrics.shed_total.get(), 2);
+        drop((waiting, held));
+        assert!(admission.refusal(deadline, false).is_none());
         drop(admission.admit(1, deadline).await.unwrap());
     }
 

@@ -17,11 +17,15 @@ use crate::config_document::{Document, in_file, nearest, plain, unknown_key};
 use crate::config_keys::{CONFIG_KEYS, ConfigKey, KeyType};
 pub use crate::config_lookup::LookupConfig;
 use crate::config_lookup::MAX_COUNT;
-pub use crate::config_tables::{AdminConfig, AdminListen, ConnectionsConfig, DrainConfig, LogConfig, MemoryConfig};
+pub use crate::config_tables::{
+    AdminConfig, AdminListen, BuildsConfig, ConnectionsConfig, DrainConfig, LogConfig, MemoryConfig,
+};
 use crate::units;
 
 /// Ceiling of `runtimes`: more threads than any machine has cores.
 const MAX_RUNTIMES: usize = 1_024;
+/// What derived objects, and pins, may take at most where they are in memory: quotas are meant for disks.
+const MOST_IN_MEMORY: u64 = 64 << 20;
 
 /// Ends of what a connection may wait: below, it would close between two calls; above, it would never.
 const MIN_WAIT: Duration = Duration::from_secs(1);
@@ -38,6 +42,9 @@ pub struct Config {
     /// Address of the gRPC listener.
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
+    /// Path of a Unix socket that is listened on as well.
+    #[serde(deserialize_with = "units::path")]
+    pub listen_unix: Option<PathBuf>,
     /// host:port that clients are told when `members` is empty; empty: the address listened on.
     pub advertise: String,
     /// Allow a listener that other machines reach.
@@ -59,6 +66,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// Bounds of lookups.
     pub lookup: LookupConfig,
+    /// Background builds of derived objects.
+    pub builds: BuildsConfig,
     /// Bounds of connections.
     pub connections: ConnectionsConfig,
     /// The admin port.
@@ -87,6 +96,18 @@ pub struct CacheConfig {
     /// Bytes of fetched pages in memory, where there is no directory.
     #[serde(rename = "pages", deserialize_with = "units::size")]
     pub pages_bytes: u64,
+    /// Bytes of rows and data pages that are kept decoded, in memory; 0: none are.
+    #[serde(rename = "decoded", deserialize_with = "units::size")]
+    pub decoded_bytes: u64,
+    /// Bytes of derived objects: on disk, or in memory where there is no directory.
+    #[serde(rename = "derived", deserialize_with = "units::size")]
+    pub derived_bytes: u64,
+    /// Bytes of what is pinned: on disk, or in memory where there is no directory.
+    #[serde(rename = "pinned", deserialize_with = "units::size")]
+    pub pinned_bytes: u64,
+    /// Bytes of the heads of derived objects, in memory.
+    #[serde(rename = "heads", deserialize_with = "units::size")]
+    pub heads_bytes: u64,
     /// Bytes of file indexes.
     #[serde(rename = "index", deserialize_with = "units::size")]
     pub index_bytes: u64,
@@ -100,6 +121,7 @@ impl Default for Config {
         Self {
             worker_id: "worker".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7610)),
+            listen_unix: None,
             advertise: String::new(),
             insecure_bind: false,
             runtimes: 0,
@@ -109,6 +131,7 @@ impl Default for Config {
             origin: OriginLimits::default(),
             cache: CacheConfig::default(),
             lookup: LookupConfig::default(),
+            builds: BuildsConfig::default(),
             connections: ConnectionsConfig::default(),
             admin: AdminConfig::default(),
             drain: DrainConfig::default(),
@@ -125,9 +148,29 @@ impl Default for CacheConfig {
             dir: None,
             disk_bytes: 16 << 30,
             pages_bytes: 256 << 20,
+            decoded_bytes: 256 << 20,
+            derived_bytes: 4 << 30,
+            pinned_bytes: 1 << 30,
+            heads_bytes: 64 << 20,
             index_bytes: 64 << 20,
             listings_bytes: 32 << 20,
         }
+    }
+}
+
+impl CacheConfig {
+    /// Bytes that derived objects may take.
+    pub(crate) fn derived_quota(&self) -> u64 {
+        self.quota(self.derived_bytes)
+    }
+
+    /// Bytes that pins may take.
+    pub(crate) fn pinned_quota(&self) -> u64 {
+        self.quota(self.pinned_bytes)
+    }
+
+    fn quota(&self, bytes: u64) -> u64 {
+        if self.dir.is_some() { bytes } else { bytes.min(MOST_IN_MEMORY) }
     }
 }
 
@@ -278,6 +321,7 @@ impl Config {
             return Err(self.error("runtimes", format!("runtimes is at most {MAX_RUNTIMES}")));
         }
         self.lookup.check().map_err(|(key, why)| self.error(key, why))?;
+        self.builds.check().map_err(|(key, why)| self.error(key, why))?;
         let counts = [
             ("connections.max", self.connections.max, MAX_COUNT),
             ("connections.streams", self.connections.streams as usize, MAX_COUNT),
@@ -383,7 +427,8 @@ mod tests {
         );
         assert_eq!(
             error("[cache]\nzzz = 1\n"),
-            "worker.toml:2: unknown key `zzz`: known here are dir, disk, pages, index, listings"
+            "worker.toml:2: unknown key `zzz`: known here are dir, disk, pages, decoded, derived, pinned, heads, index, \
+             listings"
         );
     }
 
@@ -517,7 +562,7 @@ mod tests {
         let read = Config::from_toml(&written, "all.toml").unwrap();
         assert_eq!(format!("{read:?}"), format!("{:?}", Config::default()));
         // What serde says that a table has is what the table of keys has.
-        let tables = ["cache", "lookup", "connections", "origin", "admin", "drain", "memory", "log"];
+        let tables = ["cache", "lookup", "builds", "connections", "origin", "admin", "drain", "memory", "log"];
         for table in tables.into_iter().chain([""]) {
             let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
             let refused = toml::from_str::<Config>(&format!("{header}zzzzz = 1\n")).unwrap_err();

@@ -113,6 +113,13 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     ),
     key("listen", Text, "\"127.0.0.1:7610\"", "Address and port of the gRPC listener."),
     key(
+        "listen_unix",
+        Text,
+        "\"\"",
+        "Path of a Unix socket that is listened on as well, for this user's processes on this machine (mode 0600); \
+         clients that connect over loopback learn of it and change over. Empty: none.",
+    ),
+    key(
         "advertise",
         Text,
         "\"\"",
@@ -142,6 +149,14 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     key("origin.retry_pause", Duration, "\"25ms\"", "Pause before a second attempt."),
     key("origin.listed_entries", Count, "100000", "Entries of one listing at most."),
     key(
+        "origin.trip",
+        Duration,
+        "\"0s\"",
+        "Time to the first byte of an origin's answer; 0s: measured. What comes in that time is worth reading along \
+         where it may save a trip.",
+    ),
+    key("origin.bytes_per_second", Count, "0", "Bytes per second within one answer of an origin; 0: measured."),
+    key(
         "cache.dir",
         Text,
         "\"\"",
@@ -149,9 +164,29 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     ),
     key("cache.disk", Size, "\"16GiB\"", "Disk space for fetched pages of files below `cache.dir`."),
     key("cache.pages", Size, "\"256MiB\"", "Memory for fetched pages of files, where there is no `cache.dir`."),
+    key("cache.decoded", Size, "\"256MiB\"", "Memory for rows and data pages that are kept decoded; 0: none are."),
+    key(
+        "cache.derived",
+        Size,
+        "\"4GiB\"",
+        "Room for derived objects, on disk; without `cache.dir` in memory, and 64MiB of it at most.",
+    ),
+    key(
+        "cache.pinned",
+        Size,
+        "\"1GiB\"",
+        "Room for what is pinned, on disk, of which nothing is dropped; without `cache.dir` in memory, and 64MiB of it \
+         at most.",
+    ),
+    key("cache.heads", Size, "\"64MiB\"", "Memory for the heads of derived objects that are in use."),
     key("cache.index", Size, "\"64MiB\"", "Memory for file indexes."),
     key("cache.listings", Size, "\"32MiB\"", "Memory for listings of prefixes."),
-    key("lookup.tail_bytes", Size, "\"64KiB\"", "First read of a file whose footer is not known yet."),
+    key(
+        "lookup.tail_bytes",
+        Size,
+        "\"64KiB\"",
+        "First read of a file whose footer is not known yet, until more is known of the files of its mount.",
+    ),
     key("lookup.max_files", Count, "10000", "Files below a looked-up prefix at most."),
     key("lookup.max_candidates", Count, "256", "Files that one lookup asks at most, after pruning by key bounds."),
     key("lookup.permits", Count, "512", "Lookups at work at once; a lookup weighs as many as it has keys."),
@@ -164,14 +199,16 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     key(
         "lookup.speculate_bytes",
         Size,
-        "\"1MiB\"",
-        "Value data pages fetched together with the key's while they are at most so large.",
+        "\"4MiB\"",
+        "Value data pages fetched together with the key's at most, while that takes less time than a trip to the \
+         origin.",
     ),
     key(
         "lookup.coalesce_gap_bytes",
         Size,
         "\"64KiB\"",
-        "Two needed ranges with a gap of at most so much are fetched as one.",
+        "Two needed ranges with a gap of at most so much are fetched as one, while the gap takes less than an eighth \
+         of a trip's time.",
     ),
     key("lookup.footer_bytes", Size, "\"16MiB\"", "Footer of a file at most."),
     key("lookup.schema_depth", Count, "100", "Nesting of a file's schema at most."),
@@ -212,6 +249,14 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         "\"10s\"",
         "For how long it is believed that a file, or a part of it, is broken at the origin, where it was read twice.",
     ),
+    key(
+        "builds.parallel",
+        Count,
+        "1",
+        "Derived objects that are built at once in the background; 0: none are, not even on request.",
+    ),
+    live("builds.cpu_percent", Count, "20", "Part of one processor that each build may take, in percent."),
+    live("builds.memory", Size, "\"256MiB\"", "Memory that each build may take, at least 64MiB."),
     key("connections.max", Count, "4096", "Open connections at most; more wait to be accepted."),
     key("connections.streams", Count, "256", "Calls of one connection at once."),
     live(

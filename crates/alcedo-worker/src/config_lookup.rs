@@ -22,6 +22,8 @@ const MAX_THRIFT_COUNT: usize = i32::MAX as usize;
 const MAX_BROKEN_TTL: Duration = Duration::from_secs(3_600);
 /// Ceiling of `lookup.max_keys`, which the wire contract names.
 const MAX_KEYS: usize = 1_024;
+/// What is read along on suspicion at most: more than a trip is worth anywhere but at the fastest of stores.
+const MAX_SPECULATE_BYTES: u64 = 4 << 20;
 /// Ceiling of every count that bounds a queue or a table: above it a bound protects nothing.
 pub(crate) const MAX_COUNT: usize = 1_000_000;
 
@@ -94,7 +96,7 @@ impl Default for LookupConfig {
             max_keys: MAX_KEYS,
             answer_rows: limits.answer_rows,
             answer_bytes: limits.answer_bytes,
-            speculate_bytes: limits.speculate_bytes,
+            speculate_bytes: MAX_SPECULATE_BYTES,
             coalesce_gap_bytes: limits.coalesce_gap_bytes,
             footer_bytes: limits.footer_bytes,
             schema_depth: limits.schema_depth,

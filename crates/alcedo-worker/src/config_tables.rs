@@ -80,6 +80,49 @@ impl Default for ConnectionsConfig {
     }
 }
 
+/// Most threads that build: more builds at once are no use while each may take a part of a processor only.
+const MAX_PARALLEL_BUILDS: usize = 16;
+/// Least memory of a build: a part, what it is made of, and a copy on its way to the disk.
+const MIN_BUILD_BYTES: u64 = 64 << 20;
+
+/// The table `[builds]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BuildsConfig {
+    /// Builds at once; 0: nothing is built.
+    pub parallel: usize,
+    /// Part of one processor that each may take, in percent.
+    pub cpu_percent: u32,
+    /// Bytes of memory that each may take.
+    #[serde(rename = "memory", deserialize_with = "units::size")]
+    pub memory_bytes: u64,
+}
+
+impl Default for BuildsConfig {
+    fn default() -> Self {
+        Self { parallel: 1, cpu_percent: 20, memory_bytes: 256 << 20 }
+    }
+}
+
+impl BuildsConfig {
+    /// Whether every value is in its range.
+    ///
+    /// # Errors
+    /// The first that is not: its key, and what it may be.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.parallel > MAX_PARALLEL_BUILDS {
+            return Err(("builds.parallel", format!("builds.parallel is at most {MAX_PARALLEL_BUILDS}")));
+        }
+        if self.cpu_percent == 0 || self.cpu_percent > 100 {
+            return Err(("builds.cpu_percent", "builds.cpu_percent is at least 1 and at most 100".to_owned()));
+        }
+        if self.memory_bytes < MIN_BUILD_BYTES {
+            return Err(("builds.memory", "builds.memory is at least 64MiB".to_owned()));
+        }
+        Ok(())
+    }
+}
+
 /// The table `[drain]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -48,23 +48,35 @@ impl Patience {
 /// An accepted socket on its way to the runtime that serves it.
 #[derive(Debug)]
 pub(crate) enum Accepted {
-    /// From the listener, with its place among the allowed connections.
-    Peer(std::net::TcpStream, OwnedSemaphorePermit),
-    /// One end of a pair whose other end this process holds.
+    /// From a listener, with its place among the allowed connections.
+    Peer(Peer, OwnedSemaphorePermit),
+    /// One end of a pair whose other end the watchdog of this process holds.
     Own(std::os::unix::net::UnixStream),
+    /// One end of a pipe whose other end a client in this process holds.
+    Inside(DuplexStream),
+}
+
+/// A socket of somebody else.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
 }
 
 #[derive(Debug)]
 enum Socket {
-    Peer(TcpStream),
-    Own(UnixStream),
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Inside(DuplexStream),
 }
 
 /// What a call may know and want of the connection that it came on.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
-    /// The other end is this process.
+    /// The other end is this process' watchdog.
     pub(crate) is_own: bool,
+    /// The other end is on this machine.
+    pub(crate) is_near: bool,
     /// Streams end at the next boundary between messages from then on.
     pub(crate) ends: Instant,
     /// Longest time that an answer may wait for its reader.
@@ -99,21 +111,28 @@ pub(crate) struct Connection {
     broken_off: Instant,
     /// Runs while the socket takes no byte of what is to be written.
     writing: Option<Pin<Box<Sleep>>>,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
     metrics: Arc<Metrics>,
 }
 
 impl Connection {
     /// Takes over an accepted socket, on the runtime that will serve it.
     pub(crate) fn new(accepted: Accepted, patience: Patience, metrics: &Arc<Metrics>) -> io::Result<Self> {
+        let is_own = matches!(accepted, Accepted::Own(_));
         let (socket, place) = match accepted {
-            Accepted::Peer(socket, place) => (Socket::Peer(TcpStream::from_std(socket)?), Some(place)),
-            Accepted::Own(socket) => (Socket::Own(UnixStream::from_std(socket)?), None),
+            Accepted::Peer(Peer::Tcp(socket), place) => (Socket::Tcp(TcpStream::from_std(socket)?), Some(place)),
+            Accepted::Peer(Peer::Unix(socket), place) => (Socket::Unix(UnixStream::from_std(socket)?), Some(place)),
+            Accepted::Own(socket) => (Socket::Unix(UnixStream::from_std(socket)?), None),
+            Accepted::Inside(pipe) => (Socket::Inside(pipe), None),
+        };
+        let is_near = match &socket {
+            Socket::Tcp(socket) => socket.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
+            Socket::Unix(_) | Socket::Inside(_) => true,
         };
         let now = Instant::now();
-        let (is_own, ends) = (matches!(socket, Socket::Own(_)), now + patience.age);
-        let line = Line { is_own, ends, stalled: patience.stalled, cut: Arc::default() };
-        if !is_own {
+        let ends = now + patience.age;
+        let line = Line { is_own, is_near, ends, stalled: patience.stalled, cut: Arc::default() };
+        if place.is_some() {
             metrics.connections.up();
         }
         Ok(Self {
@@ -125,7 +144,7 @@ impl Connection {
             used: now,
             broken_off: ends + patience.grace,
             writing: None,
-            _place: place,
+            place,
             metrics: Arc::clone(metrics),
         })
     }
@@ -163,7 +182,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if !self.line.is_own {
+        if self.place.is_some() {
             self.metrics.connections.down();
         }
     }
@@ -185,8 +204,9 @@ impl AsyncRead for Connection {
         }
         let had = buffer.filled().len();
         let read = match &mut connection.socket {
-            Socket::Peer(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Socket::Own(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Socket::Inside(pipe) => Pin::new(pipe).poll_read(cx, buffer),
         };
         if connection.frames.is_used_by(buffer.filled().get(had..).unwrap_or_default()) {
             connection.used = Instant::now();
@@ -199,8 +219,9 @@ impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let connection = self.get_mut();
         let wrote = match &mut connection.socket {
-            Socket::Peer(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Socket::Own(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Socket::Inside(pipe) => Pin::new(pipe).poll_write(cx, bytes),
         };
         connection.progress(wrote, cx)
     }
@@ -212,30 +233,34 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         let connection = self.get_mut();
         let wrote = match &mut connection.socket {
-            Socket::Peer(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
-            Socket::Own(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Socket::Inside(pipe) => Pin::new(pipe).poll_write_vectored(cx, slices),
         };
         connection.progress(wrote, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.socket {
-            Socket::Peer(socket) => socket.is_write_vectored(),
-            Socket::Own(socket) => socket.is_write_vectored(),
+            Socket::Tcp(socket) => socket.is_write_vectored(),
+            Socket::Unix(socket) => socket.is_write_vectored(),
+            Socket::Inside(pipe) => pipe.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().socket {
-            Socket::Peer(socket) => Pin::new(socket).poll_flush(cx),
-            Socket::Own(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Unix(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Inside(pipe) => Pin::new(pipe).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().socket {
-            Socket::Peer(socket) => Pin::new(socket).poll_shutdown(cx),
-            Socket::Own(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Inside(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
 }

@@ -4,9 +4,11 @@
 //! such as opening a file that many wait for, has a cost of its own, which everybody who waited adds to theirs.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
+
+use crate::indexes::Progress;
 
 /// Stages that one trace keeps: enough for hundreds of files, and it bounds the answer.
 const MAX_STAGES: usize = 1_024;
@@ -49,6 +51,8 @@ pub struct Cost {
     origin_bytes: AtomicU64,
     slowest: AtomicU8,
     stages: Option<Mutex<Vec<Stage>>>,
+    /// What is being learned in the background that the request waits for.
+    learning: Mutex<Vec<Arc<Progress>>>,
 }
 
 impl Cost {
@@ -60,6 +64,7 @@ impl Cost {
             origin_bytes: AtomicU64::new(0),
             slowest: AtomicU8::new(Origin::Memory as u8),
             stages: traced.then(|| Mutex::new(Vec::new())),
+            learning: Mutex::default(),
         }
     }
 
@@ -105,6 +110,27 @@ impl Cost {
                 stages.push(stage);
             }
         }
+    }
+
+    /// The request waits for something that is learned in the background.
+    pub(crate) fn waits_for(&self, progress: &Arc<Progress>) {
+        self.learning().push(Arc::clone(progress));
+    }
+
+    /// It has come.
+    pub(crate) fn has(&self, progress: &Arc<Progress>) {
+        self.learning().retain(|other| !Arc::ptr_eq(other, progress));
+    }
+
+    /// How far the learning got that the request still waits for, of how many bytes.
+    pub(crate) fn learned(&self) -> Option<(u64, u64)> {
+        let learning = self.learning();
+        let bytes = learning.iter().map(|progress| progress.bytes());
+        bytes.reduce(|(walked, total), (more, of)| (walked + more, total + of))
+    }
+
+    fn learning(&self) -> MutexGuard<'_, Vec<Arc<Progress>>> {
+        self.learning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// GETs that were waited for.

@@ -118,6 +118,21 @@ pub enum Error {
         /// The time that the request had.
         timeout: Duration,
     },
+    /// The deadline passed while indexes that a file lacks were learned, which goes on.
+    #[error(
+        "{subject}: the deadline of {timeout:?} passed while the places of data pages were learned: {walked} of \
+         {total} bytes of column chunks are gone through, and the rest goes on without this request: try again"
+    )]
+    IndexBuilding {
+        /// The path as asked.
+        subject: String,
+        /// The time that the request had.
+        timeout: Duration,
+        /// Bytes that were gone through.
+        walked: u64,
+        /// Bytes to go through.
+        total: u64,
+    },
     /// Too much is under way; nothing was done.
     #[error("the worker is overloaded ({what}): try again in {retry_after:?}, or ask another worker")]
     Overloaded {

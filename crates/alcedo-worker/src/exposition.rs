@@ -4,6 +4,8 @@
 //! rules of Prometheus: prefix, base unit, `_total` for what only grows, and labels with few values: never a path or
 //! key. docs/METRICS.md is this table, and a test holds both against what is really rendered.
 
+mod derived;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -83,6 +85,14 @@ pub const METRICS: &[MetricRow] = &[
     ),
     row("alcedo_files_opened", Counter, "", &[], "File indexes that were built"),
     row(
+        "alcedo_chunks_learned",
+        Counter,
+        "",
+        &[],
+        "Column chunks without an offset index whose data pages were found in the background of lookups",
+    ),
+    row("alcedo_chunks_learning", Gauge, "", &[], "Column chunks of which that is under way"),
+    row(
         "alcedo_rereads",
         Counter,
         "",
@@ -115,6 +125,37 @@ pub const METRICS: &[MetricRow] = &[
         &["event"],
         "What happened in the metadata store beside reads that went well",
     ),
+    row("alcedo_derived_objects", Gauge, "", &["kind"], "Derived objects that are whole: keymap or ready"),
+    row(
+        "alcedo_derived_events",
+        Counter,
+        "",
+        &["event"],
+        "What happened to derived objects: found at the start, whole or not, made, dropped as broken or as cold",
+    ),
+    row(
+        "alcedo_derived_keys",
+        Counter,
+        "",
+        &["kind"],
+        "Keys that derived objects answered: ready, or keymap where the rows were read from the file",
+    ),
+    row("alcedo_builds_begun", Counter, "", &[], "Builds of derived objects that began"),
+    row(
+        "alcedo_builds",
+        Counter,
+        "",
+        &["result"],
+        "Builds that ended: done, failed, cancelled, or refused because there was no room",
+    ),
+    row("alcedo_builds_under_way", Gauge, "", &[], "Builds under way"),
+    row(
+        "alcedo_builds_yielded",
+        Counter,
+        "",
+        &[],
+        "Waits of builds, of 50 ms each, because requests needed the worker",
+    ),
     row(
         "alcedo_origin_requests",
         Counter,
@@ -125,6 +166,21 @@ pub const METRICS: &[MetricRow] = &[
     row("alcedo_origin_errors", Counter, "", &["mount"], "Of these, those that brought no answer that could be used"),
     row("alcedo_origin_retries", Counter, "", &["mount"], "Of these, those after the first of their call"),
     row("alcedo_origin_received", Counter, "bytes", &["mount"], "Bytes of files that came from an origin"),
+    row(
+        "alcedo_origin_trip",
+        Gauge,
+        "seconds",
+        &["mount"],
+        "Time to the first byte of an origin's answer, as measured or configured",
+    ),
+    row(
+        "alcedo_origin_rate",
+        Gauge,
+        "bytes",
+        &["mount"],
+        "Bytes per second within one answer of an origin, as measured or configured",
+    ),
+    row("alcedo_origin_tail", Gauge, "bytes", &["mount"], "How much is read first of the end of an unknown file"),
     row("alcedo_connections", Gauge, "", &[], "Open connections"),
     row("alcedo_connections_accepted", Counter, "", &[], "Connections that were accepted"),
     row(
@@ -232,6 +288,7 @@ impl Collector for Scrape {
         self.worker(&mut page)?;
         self.lookups(&mut page)?;
         self.caches(&mut page)?;
+        self.derived(&mut page)?;
         self.origins(&mut page)?;
         self.connections(&mut page)?;
         process_numbers(&mut page)
@@ -259,6 +316,8 @@ impl Scrape {
         page.counters("alcedo_shed", &shed)?;
         page.counter("alcedo_panics", metrics.panics_total.get())?;
         page.counter("alcedo_files_opened", metrics.opens_total.get())?;
+        page.counter("alcedo_chunks_learned", metrics.chunks_learned_total.get())?;
+        page.gauge("alcedo_chunks_learning", self.0.lookups.indexes().learnings().under_way() as u64)?;
         let rereads = [(&["cured"][..], metrics.rereads_cured.get()), (&["broken"], metrics.rereads_broken.get())];
         page.counters("alcedo_rereads", &rereads)
     }
@@ -266,19 +325,46 @@ impl Scrape {
     fn caches(&self, page: &mut Page<'_>) -> fmt::Result {
         let (pages, indexes) = (self.0.lookups.store().pages(), self.0.lookups.indexes());
         let counts = pages.counts();
-        page.gauges("alcedo_cache", &[(&["page"], pages.bytes()), (&["index"], indexes.bytes())])?;
-        let capacities = [(&["page"][..], pages.capacity_bytes()), (&["index"], indexes.capacity_bytes())];
+        let derived = self.0.lookups.derived();
+        let (objects, pinned, (_, heads, head_capacity)) = (derived.pages(), derived.pinned(), derived.heads());
+        let (hot, decoded, metrics) =
+            (self.0.lookups.hot_rows(), self.0.lookups.decoded_pages(), &self.0.metrics);
+        let held = [
+            (&["page"][..], pages.bytes()),
+            (&["row"], hot.bytes()),
+            (&["data_page"], decoded.bytes()),
+            (&["index"], indexes.bytes()),
+            (&["derived"], objects.bytes()),
+            (&["pinned"], pinned.bytes()),
+            (&["head"], heads),
+        ];
+        page.gauges("alcedo_cache", &held)?;
+        let capacities = [
+            (&["page"][..], pages.capacity_bytes()),
+            (&["row"], hot.capacity_bytes()),
+            (&["data_page"], decoded.capacity()),
+            (&["index"], indexes.capacity_bytes()),
+            (&["derived"], objects.capacity_bytes()),
+            (&["pinned"], pinned.capacity_bytes()),
+            (&["head"], head_capacity),
+        ];
         page.gauges("alcedo_cache_capacity", &capacities)?;
         let metadata = self.0.lookups.metadata().map(|metadata| metadata.counts()).unwrap_or_default();
         let requests = [
             (&["page", "hit"][..], counts.hits),
             (&["page", "miss"], counts.misses),
+            (&["row", "hit"], metrics.hot_rows_hits.get()),
+            (&["row", "miss"], metrics.hot_rows_misses.get()),
+            (&["data_page", "hit"], decoded.hits()),
+            (&["data_page", "miss"], decoded.misses()),
             (&["metadata", "hit"], metadata.hits),
             (&["metadata", "miss"], metadata.misses),
         ];
         page.counters("alcedo_cache_requests", &requests)?;
         page.gauge("alcedo_page_store_down", u64::from(counts.down))?;
-        page.counters("alcedo_cache_evictions", &[(&["page"], counts.evictions)])?;
+        let evictions =
+            [(&["page"][..], counts.evictions), (&["derived"], objects.evictions()), (&["pinned"], pinned.evictions())];
+        page.counters("alcedo_cache_evictions", &evictions)?;
         page.counters("alcedo_page_store_events", &page_store_events(&counts))?;
         page.gauge("alcedo_metadata_store_writing", u64::from(metadata.is_writing))?;
         page.counters("alcedo_metadata_store_events", &metadata_store_events(&metadata))
@@ -302,7 +388,16 @@ impl Scrape {
         };
         page.counters("alcedo_origin_errors", &each(|counts| counts.errors))?;
         page.counters("alcedo_origin_retries", &each(|counts| counts.retries))?;
-        page.counters("alcedo_origin_received", &each(|counts| counts.bytes))
+        page.counters("alcedo_origin_received", &each(|counts| counts.bytes))?;
+        let (tails, mounts) = (self.0.lookups.store().tails(), self.0.lookups.mounts());
+        let paces: Vec<_> = mounts.iter().map(|mount| ([mount.name()], mount.pace(), tails.bytes(mount))).collect();
+        let trips: Vec<Sample<'_, ConstGauge<f64>>> =
+            paces.iter().map(|(name, pace, _)| (&name[..], ConstGauge::new(pace.trip.as_secs_f64()))).collect();
+        page.metric("alcedo_origin_trip", &trips)?;
+        let rates: Vec<_> = paces.iter().map(|(name, pace, _)| (&name[..], pace.bytes_per_second)).collect();
+        page.gauges("alcedo_origin_rate", &rates)?;
+        let tails: Vec<_> = paces.iter().map(|(name, _, tail)| (&name[..], *tail)).collect();
+        page.gauges("alcedo_origin_tail", &tails)
     }
 
     fn connections(&self, page: &mut Page<'_>) -> fmt::Result {

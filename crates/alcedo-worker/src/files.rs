@@ -59,7 +59,7 @@ pub struct Holdings {
 pub struct Freed {
     /// Files of which anything was held.
     pub files: u64,
-    /// Bytes of their pages.
+    /// Bytes of their pages and derived objects.
     pub bytes: u64,
 }
 
@@ -211,7 +211,8 @@ impl Files {
     }
 
     async fn drop_file(&self, url: &str, freed: &mut Freed) {
-        let bytes = self.lookups.store().pages().forget_url(url);
+        let derived_bytes = self.lookups.derived().forget_url(url);
+        let bytes = self.lookups.store().pages().forget_url(url) + derived_bytes;
         let was_known = self.lookups.indexes().drop_url(url).await;
         freed.files += u64::from(bytes > 0 || was_known);
         freed.bytes += bytes;

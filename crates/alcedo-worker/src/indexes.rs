@@ -5,12 +5,16 @@
 //! origin nothing; 10,000 lookups of one cold file open it once. What is learned is kept on disk too, where there is
 //! one, and what is not in memory is looked for there before the origin is asked.
 
+mod believing;
+mod learning;
 mod opening;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use alcedo_cache::FileKey;
+use alcedo_lookup::decoded::DecodedPages;
 use alcedo_lookup::file_index::FileIndex;
 use alcedo_lookup::limits::Limits;
 use alcedo_origin::{Freshness, Place};
@@ -22,8 +26,10 @@ use crate::damage::Damage;
 use crate::errands::Errands;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::prepared::Targets;
 use crate::reader::{Bytestore, FileVersion};
 use crate::records::Records;
+pub(crate) use learning::{Learnings, Progress, Subject};
 use opening::Opening;
 
 /// How long it is believed that a file does not exist. One that is written is found after this time at the latest.
@@ -67,6 +73,8 @@ pub struct OpenFile {
     weight: u64,
     /// When it was last kept on disk after it had grown.
     kept: Option<Instant>,
+    /// What is resolved against it.
+    targets: Arc<Targets>,
 }
 
 /// What a shared task brought.
@@ -84,7 +92,7 @@ pub struct Indexes {
     tables: Tables,
     errands: Errands<FileKey, Brought>,
     recalls: Errands<Arc<str>, Option<Known>>,
-    tail_bytes: u64,
+    learnings: Arc<Learnings>,
     limits: Arc<Limits>,
     capacity_bytes: u64,
     metrics: Arc<Metrics>,
@@ -98,6 +106,10 @@ struct Tables {
     damage: Damage,
     current: Cache<Arc<str>, Known>,
     records: Records,
+    /// Counts what makes other answers than before: a file's version that is new here, and what was dropped.
+    changes: Arc<AtomicU64>,
+    /// Where decoded data pages are kept.
+    decoded: Option<Arc<DecodedPages>>,
 }
 
 impl Indexes {
@@ -107,7 +119,6 @@ impl Indexes {
         store: Arc<Bytestore>,
         records: Records,
         capacity_bytes: u64,
-        tail_bytes: u64,
         (limits, broken_ttl): (Arc<Limits>, Duration),
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -121,9 +132,21 @@ impl Indexes {
             });
         let absent = Cache::builder().max_capacity(MAX_ABSENT).time_to_live(ABSENT_TTL).build();
         let (built, current, damage) = (built.build(), current.build(), Damage::new(broken_ttl));
-        let tables = Tables { built, absent, damage, current, records };
+        let tables = Tables { built, absent, damage, current, records, changes: Arc::default(), decoded: None };
         let (errands, recalls) = (Errands::new(Arc::clone(&metrics)), Errands::new(Arc::clone(&metrics)));
-        Self { store, tables, errands, recalls, tail_bytes, limits, capacity_bytes, metrics }
+        let learnings = Arc::new(Learnings::new(&store, &tables, &limits, &metrics));
+        Self { store, tables, errands, recalls, learnings, limits, capacity_bytes, metrics }
+    }
+
+    /// What is being learned of files without a page index.
+    pub(crate) fn learnings(&self) -> &Arc<Learnings> {
+        &self.learnings
+    }
+
+    /// The same, with a place for data pages that are decoded on the way of lookups.
+    pub(crate) fn with_decoded(mut self, decoded: &Arc<DecodedPages>) -> Self {
+        self.tables.decoded = Some(Arc::clone(decoded));
+        self
     }
 
     /// The file at a place, opened. `listed` is what a listing that is fresh enough says about it.
@@ -290,23 +313,7 @@ impl Indexes {
 
     /// Weighs an index again after lookups that may have taught it page tables, and keeps what it learned.
     pub fn settle(&self, file: &OpenFile) {
-        let weight = file.index.weight();
-        if weight <= file.weight {
-            return;
-        }
-        // Others may have used the same index meanwhile.
-        let last = self.tables.built.get(&file.version.key).unwrap_or_else(|| file.clone());
-        if !Arc::ptr_eq(&last.index, &file.index) {
-            // The file was read anew meanwhile, because something in this index or beside it was damaged.
-            return;
-        }
-        let has_grown = weight > last.weight + last.weight / GROWTH_SHARE;
-        let is_due = weight > last.weight && last.kept.is_none_or(|kept| kept.elapsed() >= KEEP_PAUSE);
-        if has_grown || is_due {
-            let file = OpenFile { weight, kept: Some(Instant::now()), ..file.clone() };
-            self.tables.records.keep_index(&file.version, &file.index);
-            self.tables.built.insert(file.version.key.clone(), file);
-        }
+        self.tables.settle(file);
     }
 
     /// The index of a version, if there is one in memory.
@@ -328,7 +335,7 @@ impl Indexes {
             None => tables.records.file(&url).await,
         };
         if let Some(known) = &known {
-            tables.built.invalidate(&known.version.key);
+            tables.drop_built(&known.version.key);
             tables.damage.forget(&known.version.key);
         }
         tables.forget(&url);
@@ -336,9 +343,14 @@ impl Indexes {
         known.is_some()
     }
 
+    /// Whether a newer version of the file is known here.
+    pub(crate) fn is_outdated(&self, version: &FileVersion) -> bool {
+        self.tables.current.get(&version.stat.url).is_some_and(|known| known.version.key != version.key)
+    }
+
     /// Drops the index of a version from memory; the next to ask has another.
     pub(crate) fn drop_index(&self, version: &FileVersion) {
-        self.tables.built.invalidate(&version.key);
+        self.tables.drop_built(&version.key);
     }
 
     /// Bytes of all indexes in memory.
@@ -357,9 +369,13 @@ impl Tables {
     /// The origin said at this time that a file has this version.
     fn learn(&self, version: &FileVersion, checked: Instant) {
         let known = Known { version: version.clone(), checked };
-        if self.is_news(&known) {
+        let last = self.current.get(&version.stat.url);
+        if last.as_ref().is_none_or(|last| last.checked <= checked) {
             self.records.keep_file(&known);
             self.current.insert(Arc::clone(&version.stat.url), known);
+            if last.is_none_or(|last| last.version.key != version.key) {
+                self.changed();
+            }
         }
     }
 
@@ -368,9 +384,42 @@ impl Tables {
         self.current.get(&known.version.stat.url).is_none_or(|last| last.checked <= known.checked)
     }
 
+    /// See [`Indexes::settle`].
+    fn settle(&self, file: &OpenFile) {
+        let weight = file.index.weight();
+        if weight <= file.weight {
+            return;
+        }
+        // Others may have used the same index meanwhile.
+        let last = self.built.get(&file.version.key).unwrap_or_else(|| file.clone());
+        if !Arc::ptr_eq(&last.index, &file.index) {
+            // The file was read anew meanwhile, because something in this index or beside it was damaged.
+            return;
+        }
+        let has_grown = weight > last.weight + last.weight / GROWTH_SHARE;
+        let is_due = weight > last.weight && last.kept.is_none_or(|kept| kept.elapsed() >= KEEP_PAUSE);
+        if has_grown || is_due {
+            let file = OpenFile { weight, kept: Some(Instant::now()), ..file.clone() };
+            self.records.keep_index(&file.version, &file.index);
+            self.built.insert(file.version.key.clone(), file);
+        }
+    }
+
     /// What is known of the current version of a file is not true any more.
     fn forget(&self, url: &Arc<str>) {
         self.current.invalidate(url);
+        self.changed();
         self.records.drop_file(url);
+    }
+
+    /// The next to ask has another index.
+    fn drop_built(&self, key: &FileKey) {
+        self.built.invalidate(key);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        // After the change itself: whoever reads the new number finds what has changed.
+        self.changes.fetch_add(1, Ordering::Release);
     }
 }

@@ -8,6 +8,7 @@
 
 mod admin;
 pub mod admission;
+pub mod builds;
 pub mod config;
 mod config_document;
 pub mod config_keys;
@@ -16,12 +17,16 @@ mod config_tables;
 mod connection;
 pub mod cost;
 mod damage;
+mod decoded_budget;
+pub mod derived;
 mod errands;
 pub mod error;
 pub mod exposition;
 pub mod files;
 mod frames;
+pub mod heat;
 pub mod histogram;
+pub mod hot_rows;
 pub mod indexes;
 pub mod listings;
 pub mod lookups;
@@ -31,16 +36,21 @@ pub mod metrics;
 pub mod notify;
 #[cfg(test)]
 mod panics;
+pub mod prepared;
 mod process;
 pub mod reader;
 mod records;
 mod service;
 mod serving;
 mod status_page;
+pub mod tails;
+mod turns;
 mod units;
+mod unix_socket;
 pub mod watchdog;
 mod worker;
 
+pub use builds::{Failed, What};
 pub use config::{Config, ConfigError};
 pub use config_keys::{CONFIG_KEYS, ConfigKey, KeyType, config_page};
 pub use error::Error;

@@ -124,6 +124,28 @@ impl Listings {
         self.recalls.run(name, || recall).await.ok().flatten()
     }
 
+    /// The files below a prefix and until when that is believed, where no wait is needed to know it. None for a name
+    /// that may be a file's.
+    pub(crate) fn believed_until(&self, prefix: &Place, now: Instant) -> Option<(Arc<[ListedFile]>, Instant)> {
+        if !prefix.ends_with_slash && !prefix.key.is_root() && !self.instead_of_file(prefix) {
+            return None;
+        }
+        let files = self.cache.get(&prefix.url).filter(|files| !files.too_many)?;
+        let (soft, hard) = times(prefix, files.files.is_empty());
+        let age = now.saturating_duration_since(files.listed);
+        if age >= hard {
+            return None;
+        }
+        if age >= soft {
+            let _ = self.errands.begin(Arc::clone(&prefix.url), || self.listing(prefix));
+        }
+        let until = files.listed + if age >= soft { hard } else { soft };
+        // That it is no file's name is believed for a time, too.
+        let (_, hard) = times(prefix, false);
+        let is_no_file = files.no_file_since.filter(|_| !prefix.ends_with_slash && !prefix.key.is_root());
+        Some((files.files, is_no_file.map_or(until, |since| until.min(since + hard))))
+    }
+
     /// The same as [`Listings::instead_of_file`], of a name of which nothing is in memory.
     pub async fn instead_of_unknown_file(&self, name: &Place) -> bool {
         self.known(name).await.is_some() && self.instead_of_file(name)

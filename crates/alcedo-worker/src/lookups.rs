@@ -2,31 +2,44 @@
 //!
 //! Knows the way: path, candidates, indexes, pruning, search, one answer. It must not know the wire, nor where bytes
 //! are. A file is answered from one content version; if it changes in the middle it is asked once more on the new
-//! version.
+//! version. What can be answered without waiting is in [`at_once`].
+
+mod at_once;
+mod by_objects;
+mod tally;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use alcedo_cache::{CacheDir, Metadata};
-use alcedo_lookup::answer::{Body, FileAnswer, KeyStatus};
+use alcedo_lookup::answer::{FileAnswer, KeyStatus};
+use alcedo_lookup::decoded::DecodedPages;
+use alcedo_lookup::key::Key;
 use alcedo_lookup::limits::Limits;
 use alcedo_lookup::machine::drive;
-use alcedo_lookup::search::{Query, Search};
+use alcedo_lookup::search::Search;
 use alcedo_origin::{Mounts, Place};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use crate::config::{Config, LookupConfig};
-use crate::cost::{Cost, Stage};
+use crate::cost::{Cost, Origin, Stage};
+use crate::decoded_budget::DecodedBudget;
+use crate::derived::Derived;
 use crate::error::Error;
+use crate::heat::Heat;
+use crate::hot_rows::HotRows;
 use crate::indexes::{Indexes, Known, OpenFile};
-use crate::listings::{Listings, TableFiles};
-use crate::merge::{FileRows, merge};
+use crate::listings::{ListedFile, Listings, TableFiles};
+use crate::merge::{FileRows, join, merge};
 use crate::metrics::Metrics;
-use crate::reader::{Bytestore, FileVersion, Reader};
+use crate::prepared::{Ask, Asked, FileTarget, Questions, Target};
+use crate::reader::{Bytestore, FileVersion, ReadSizes, Reader};
 use crate::records::{Records, WallClock};
 use crate::worker::StartError;
+pub use at_once::{Answered, AtOnce, FileAtOnce};
+use by_objects::Way;
+use tally::Tally;
 
 /// Files of one lookup that are opened at once: all of a usual prefix, and few enough that one lookup of a large one
 /// does not take every turn at the origin.
@@ -41,10 +54,10 @@ const MAX_NOTES: usize = 256;
 /// One question.
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    /// A file or a prefix, as the caller wrote it.
-    pub path: String,
-    /// What is asked of each file.
-    pub query: Arc<Query>,
+    /// What is asked, and of which files.
+    pub asked: Arc<Asked>,
+    /// For these.
+    pub keys: Vec<Key>,
 }
 
 /// What came of it.
@@ -70,11 +83,11 @@ struct Candidate {
     opened: Option<OpenFile>,
 }
 
-/// Rows and bytes of one answer so far, over all of its files.
-#[derive(Default)]
-struct Tally {
-    rows: AtomicUsize,
-    bytes: AtomicUsize,
+/// A file that is asked.
+struct Chosen {
+    place: Place,
+    file: OpenFile,
+    target: Arc<FileTarget>,
 }
 
 /// A version that is worked on. What a panic may have left half done in its index is dropped with it.
@@ -99,6 +112,12 @@ pub struct Lookups {
     metadata: Option<Arc<Metadata>>,
     indexes: Indexes,
     listings: Listings,
+    questions: Questions,
+    hot: HotRows,
+    decoded: Arc<DecodedPages>,
+    budget: DecodedBudget,
+    derived: Arc<Derived>,
+    heat: Heat,
     config: LookupConfig,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
@@ -112,20 +131,41 @@ impl Lookups {
     pub fn new(config: &Config, mounts: Mounts, metrics: &Arc<Metrics>) -> Result<Self, StartError> {
         let (cache, lookup) = (&config.cache, &config.lookup);
         let limits = Arc::new(lookup.limits());
-        let gap_bytes = lookup.coalesce_gap_bytes;
+        let sizes = ReadSizes { gap_bytes: lookup.coalesce_gap_bytes, tail_bytes: lookup.tail_bytes };
         let dir = cache.dir.as_ref().map(|dir| CacheDir::open(dir, &config.worker_id)).transpose()?;
         let store = Arc::new(match &dir {
-            Some(dir) => Bytestore::on_disk(dir, cache.disk_bytes, gap_bytes)?,
-            None => Bytestore::in_memory(cache.pages_bytes, gap_bytes),
+            Some(dir) => Bytestore::on_disk(dir, cache.disk_bytes, sizes)?,
+            None => Bytestore::in_memory(cache.pages_bytes, sizes),
         });
         let metadata = dir.as_ref().map(Metadata::open).transpose()?.map(Arc::new);
         let records = Records::new(metadata.clone(), WallClock::new(SystemTime::now));
         let (bytes, metrics_of) = (cache.index_bytes, Arc::clone(metrics));
-        let (tail_bytes, rules) = (lookup.tail_bytes, (Arc::clone(&limits), lookup.broken_ttl));
-        let indexes = Indexes::new(Arc::clone(&store), records.clone(), bytes, tail_bytes, rules, metrics_of);
+        let rules = (Arc::clone(&limits), lookup.broken_ttl);
+        let budget = DecodedBudget::new(cache.decoded_bytes);
+        let (row_bytes, page_bytes) = budget.parts();
+        let decoded = Arc::new(DecodedPages::new(page_bytes));
+        let indexes = Indexes::new(Arc::clone(&store), records.clone(), bytes, rules, metrics_of);
+        let indexes = indexes.with_decoded(&decoded);
         let listings = Listings::new(cache.listings_bytes, lookup.max_files, records, metrics);
-        let (config, metrics) = (lookup.clone(), Arc::clone(metrics));
-        Ok(Self { mounts, store, metadata, indexes, listings, config, limits, metrics })
+        let (derived, heat) = (Arc::new(Derived::open(dir.as_ref(), cache)?), Heat::default());
+        let hot = HotRows::new(row_bytes, Arc::clone(metrics));
+        let (config, metrics, questions) = (lookup.clone(), Arc::clone(metrics), Questions::new());
+        Ok(Self {
+            mounts,
+            store,
+            metadata,
+            indexes,
+            listings,
+            questions,
+            hot,
+            decoded,
+            budget,
+            derived,
+            heat,
+            config,
+            limits,
+            metrics,
+        })
     }
 
     /// The mounts.
@@ -148,6 +188,49 @@ impl Lookups {
         &self.indexes
     }
 
+    /// The derived objects.
+    pub fn derived(&self) -> &Arc<Derived> {
+        &self.derived
+    }
+
+    /// What went down to compressed data pages.
+    pub fn heat(&self) -> &Heat {
+        &self.heat
+    }
+
+    /// The bounds within which files are read.
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// The rows that are kept as they are sent.
+    pub fn hot_rows(&self) -> &HotRows {
+        &self.hot
+    }
+
+    /// The data pages that are kept decoded.
+    pub fn decoded_pages(&self) -> &DecodedPages {
+        &self.decoded
+    }
+
+    /// Divides the memory for decoded things anew, by what it saved lately. To be called now and then.
+    pub(crate) fn divide_decoded(&self) {
+        self.budget.look(&self.hot, &self.decoded, &self.metrics);
+    }
+
+    /// Most keys of one lookup.
+    pub fn max_keys(&self) -> usize {
+        self.config.max_keys
+    }
+
+    /// All of a question but its keys, with what its path names.
+    ///
+    /// # Errors
+    /// The path is too long, breaks a rule, or names no mount.
+    pub fn asked(&self, ask: Ask) -> Result<Arc<Asked>, Error> {
+        self.questions.of(ask, |path| self.resolve(path))
+    }
+
     /// The place that a path names.
     ///
     /// # Errors
@@ -166,68 +249,75 @@ impl Lookups {
     /// # Errors
     /// See [`Error`].
     pub async fn answer(&self, lookup: &Lookup, cost: &Arc<Cost>) -> Result<Answer, Error> {
-        match lookup.query.keys.len() {
+        let Lookup { asked, keys } = lookup;
+        match keys.len() {
             0 => return Err(Error::BadRequest("no keys: a lookup has at least one".to_owned())),
             keys if keys > self.config.max_keys => {
                 return Err(Error::TooManyKeys { keys, limit: self.config.max_keys });
             }
             _ => {}
         }
-        let place = self.resolve(&lookup.path)?;
-        match self.attempt(&place, &lookup.query, cost).await {
+        let place = &asked.place;
+        match self.attempt(asked, keys, cost).await {
             // A listed file is gone: what replaced it is in a new listing only, and its rows must not be missed.
-            Err(error) if is_listed_and_gone(&error, &place) => {
-                self.listings.forget(&place);
-                self.attempt(&place, &lookup.query, cost).await.map_err(|error| {
-                    match is_listed_and_gone(&error, &place) {
-                        true => Error::VersionChanged { url: place.url },
-                        false => error,
-                    }
+            Err(error) if is_listed_and_gone(&error, place) => {
+                self.listings.forget(place);
+                self.attempt(asked, keys, cost).await.map_err(|error| match is_listed_and_gone(&error, place) {
+                    true => Error::VersionChanged { url: Arc::clone(&place.url) },
+                    false => error,
                 })
             }
             answer => answer,
         }
     }
 
-    async fn attempt(&self, place: &Place, query: &Arc<Query>, cost: &Arc<Cost>) -> Result<Answer, Error> {
-        let candidates = self.candidates(place, cost).await?;
+    async fn attempt(&self, asked: &Asked, keys: &[Key], cost: &Arc<Cost>) -> Result<Answer, Error> {
+        let (place, changes) = (&asked.place, self.indexes.changes());
+        let (candidates, listing) = self.candidates(place, cost).await?;
         let files_total = candidates.len();
         // Of a file that is named it is told also which version has no such row.
-        let is_named = matches!(candidates.as_slice(), [Candidate { listed: None, .. }]);
+        let is_named = listing.is_none();
         let opened = self.opened(candidates, cost).await?;
-        let mut asked = Vec::with_capacity(opened.len());
+        let (mut chosen, mut targets) = (Vec::with_capacity(opened.len()), Vec::new());
         let (mut files_asked, mut compared) = (0, 0);
-        for (candidate, file) in opened {
-            compared += query.keys.len();
+        for (Candidate { place, .. }, file) in opened {
+            compared += keys.len();
             if compared > COMPARED_AT_ONCE {
                 compared = 0;
                 tokio::task::yield_now().await;
             }
-            let may_hold = file.index.may_hold(query).map_err(|error| Error::file(&candidate.place.url, error))?;
+            let target = file.target(asked, &place, &self.limits)?;
+            let may_hold = target.prepared.may_hold(keys).map_err(|error| Error::file(&place.url, error))?;
             files_asked += usize::from(may_hold);
+            targets.push(Arc::downgrade(&target));
             if may_hold || is_named {
-                asked.push((candidate, file));
+                chosen.push(Chosen { place, file, target });
             }
         }
+        self.remember(asked, Target { files: targets.into(), listing, changes, valid_until: cost.began() });
         let limit = self.config.max_candidates;
         if files_asked > limit {
             let url = Arc::clone(&place.url);
             return Err(Error::TooManyCandidates { url, candidates: files_asked, files: files_total, limit });
         }
         let tally = Tally::default();
-        let asking = asked.into_iter().map(|(candidate, file)| self.ask(candidate, file, query, cost, &tally));
+        let asking = chosen.into_iter().map(|chosen| self.ask(chosen, asked, keys, cost, &tally));
         let answers: Vec<FileRows> = stream::iter(asking).buffered(ASKS_AT_ONCE).try_collect().await?;
         let notes = if cost.is_traced() { notes(files_total, files_asked, &answers) } else { Vec::new() };
         #[cfg(test)]
         crate::panics::here(&place.url, "merge", false);
         let bug = |_| Error::Bug { subject: place.url.to_string(), what: "an answer's rows are damaged" };
-        let (files, statuses) = merge(answers, query.keys.len(), query.row_limit, is_named).map_err(bug)?;
+        let (files, statuses) = merge(answers, keys.len(), asked.ask.row_limit, is_named).map_err(bug)?;
         Ok(Answer { files, statuses, files_total, files_asked, notes })
     }
 
     /// The files that a place stands for: itself, or those below it. What ends in a slash is a prefix, and so is what
     /// is no file but has files below it.
-    async fn candidates(&self, place: &Place, cost: &Arc<Cost>) -> Result<Vec<Candidate>, Error> {
+    async fn candidates(
+        &self,
+        place: &Place,
+        cost: &Arc<Cost>,
+    ) -> Result<(Vec<Candidate>, Option<Arc<[ListedFile]>>), Error> {
         let is_prefix = place.ends_with_slash || place.key.is_root() || self.listings.instead_of_file(place);
         // A worker that was started again may have forgotten whether this is a file or a prefix; its disk knows.
         if is_prefix || (!self.indexes.is_known(place) && self.listings.instead_of_unknown_file(place).await) {
@@ -245,11 +335,15 @@ impl Lookups {
                 self.listed(place, &files)
             }
             Err(error) => Err(error),
-            Ok(file) => Ok(vec![Candidate { place: place.clone(), listed: None, opened: Some(file) }]),
+            Ok(file) => Ok((vec![Candidate { place: place.clone(), listed: None, opened: Some(file) }], None)),
         }
     }
 
-    fn listed(&self, place: &Place, files: &TableFiles) -> Result<Vec<Candidate>, Error> {
+    fn listed(
+        &self,
+        place: &Place,
+        files: &TableFiles,
+    ) -> Result<(Vec<Candidate>, Option<Arc<[ListedFile]>>), Error> {
         let url = || Arc::clone(&place.url);
         if files.too_many {
             return Err(Error::TooManyFiles { url: url(), limit: self.config.max_files });
@@ -257,12 +351,12 @@ impl Lookups {
         if files.files.is_empty() {
             return Err(Error::EmptyPrefix { url: url() });
         }
-        let candidate = |file: &crate::listings::ListedFile| Candidate {
+        let candidate = |file: &ListedFile| Candidate {
             place: file.place.clone(),
             listed: Some(file.known.clone()),
             opened: None,
         };
-        Ok(files.files.iter().map(candidate).collect())
+        Ok((files.files.iter().map(candidate).collect(), Some(Arc::clone(&files.files))))
     }
 
     /// All candidates with their indexes, opened at once.
@@ -281,20 +375,20 @@ impl Lookups {
     /// came to an error.
     async fn ask(
         &self,
-        candidate: Candidate,
-        mut file: OpenFile,
-        query: &Arc<Query>,
+        chosen: Chosen,
+        asked: &Asked,
+        keys: &[Key],
         cost: &Arc<Cost>,
         tally: &Tally,
     ) -> Result<FileRows, Error> {
-        let (place, indexes) = (&candidate.place, &self.indexes);
+        let Chosen { place, mut file, mut target } = chosen;
         let (mut has_changed, mut is_reopened) = (false, false);
         let answer = loop {
-            match self.search(place, &file, query, cost).await {
+            match self.search(&target, keys, cost).await {
                 Err(error) if error.is_changed() && !has_changed => {
                     has_changed = true;
-                    indexes.forget(&file.version);
-                    file = indexes.open(place, None, cost).await?;
+                    self.indexes.forget(&file.version);
+                    file = self.indexes.open(&place, None, cost).await?;
                 }
                 Err(error) if error.is_changed() => {
                     return Err(Error::VersionChanged { url: Arc::clone(&place.url) });
@@ -302,38 +396,85 @@ impl Lookups {
                 // Bytes may have been damaged on their way, or be damaged here. What the origin's own come to is
                 // remembered, so that a broken file is not fetched again by everybody who asks it.
                 Err(error)
-                    if error.is_about_the_file() && !is_reopened && !indexes.is_incurable(&file.version, &error) =>
+                    if error.is_about_the_file()
+                        && !is_reopened
+                        && !self.indexes.is_incurable(&file.version, &error) =>
                 {
                     is_reopened = true;
-                    file = indexes.reopen(place, &file, cost).await?;
+                    self.derived.forget_version(&file.version.key);
+                    file = self.indexes.reopen(&place, &file, cost).await?;
                 }
                 answer => {
                     if is_reopened && answer.as_ref().err().is_none_or(Error::is_about_the_file) {
-                        indexes.was_reopened(&file.version, answer.as_ref().err());
+                        self.indexes.was_reopened(&file.version, answer.as_ref().err());
                     }
                     break answer?;
                 }
             }
+            target = file.target(asked, &place, &self.limits)?;
         };
-        indexes.settle(&file);
-        self.check_size(&answer, tally, &place.url)?;
+        self.indexes.settle(&file);
+        tally.add(&answer, &self.limits, &place.url)?;
         Ok(FileRows { version: file.version, answer })
     }
 
+    /// Asks one version of one file: what is hot is taken as it is, the rest is one search.
     async fn search(
         &self,
-        place: &Place,
-        file: &OpenFile,
-        query: &Arc<Query>,
+        target: &Arc<FileTarget>,
+        keys: &[Key],
         cost: &Arc<Cost>,
     ) -> Result<FileAnswer, Error> {
-        let _suspect = Suspect { indexes: &self.indexes, version: &file.version };
-        let began = Instant::now();
-        let search = Search::new(Arc::clone(&file.index), Arc::clone(query), Arc::clone(&self.limits));
+        let hot: Vec<_> = keys.iter().map(|key| self.hot.get(target, key)).collect();
+        self.count_hot(hot.iter().flatten().count(), keys.len());
+        if hot.iter().all(Option::is_none) {
+            let answer = self.search_cold(target, keys, cost).await?;
+            self.hot.fill(target, keys, &answer);
+            return Ok(answer);
+        }
+        let cold: Vec<u32> = (0..).zip(&hot).filter(|(_, hot)| hot.is_none()).map(|(key, _)| key).collect();
+        let found = if cold.is_empty() {
+            None
+        } else {
+            let keys: Vec<Key> = cold.iter().map(|key| keys[*key as usize].clone()).collect();
+            let answer = self.search_cold(target, &keys, cost).await?;
+            self.hot.fill(target, &keys, &answer);
+            Some((answer, cold))
+        };
+        let bug = |_| Error::Bug { subject: target.place.url.to_string(), what: "a hot row is damaged" };
+        join(target.prepared.schema(), &hot, found).map_err(bug)
+    }
+
+    async fn search_cold(
+        &self,
+        target: &Arc<FileTarget>,
+        keys: &[Key],
+        cost: &Arc<Cost>,
+    ) -> Result<FileAnswer, Error> {
+        let (place, version) = (&target.place, &target.version);
+        let _suspect = Suspect { indexes: &self.indexes, version };
+        let (began, gets) = (Instant::now(), cost.origin_gets());
+        let prepared = Arc::clone(&target.prepared);
+        let search = match self.by_objects(target, keys).await {
+            Way::Answered(answer) => {
+                cost.came_from(Origin::PageStore);
+                return Ok(answer);
+            }
+            Way::Rows(rows) => Search::at_rows(prepared, keys, rows),
+            Way::Search => Search::of(prepared, keys),
+        };
         let search = search.map_err(|error| Error::file(&place.url, error))?;
-        let reader = Reader::of_version(&self.store, place, file.version.clone(), cost);
+        let reader = Reader::of_version(&self.store, place, version.clone(), cost);
+        let reader = reader.learning(self.indexes.learnings(), target.prepared.index());
         let answer = drive(search, &reader).await.map_err(|error| error.about(&place.url));
         let answer = answer.inspect_err(|error| self.metrics.count_panic(error))?;
+        // What the origin was asked for is saved by the page store, whatever else is built.
+        if cost.origin_gets() == gets {
+            let took = began.elapsed();
+            self.heat.note(target, keys.len(), took);
+            self.metrics.searched_keys.add(keys.len() as u64);
+            self.metrics.searched_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
         if cost.is_traced() {
             let (name, file, ended) = ("search", Some(Arc::clone(&place.url)), Instant::now());
             cost.add(Stage { name, file, began, ended, bytes: 0, origin_gets: 0, origin_bytes: 0 });
@@ -341,27 +482,9 @@ impl Lookups {
         Ok(answer)
     }
 
-    /// Each file keeps the bounds of an answer by itself; here all files together do.
-    fn check_size(&self, answer: &FileAnswer, tally: &Tally, url: &Arc<str>) -> Result<(), Error> {
-        let rows = answer.row_number.len();
-        let bytes = match &answer.body {
-            Body::Compact(bytes) | Body::ArrowIpc(bytes) => bytes.len(),
-            Body::Pages(pages) => {
-                let chunks = pages.columns.iter().flat_map(|column| &column.chunks);
-                let page_bytes = |chunk: &alcedo_lookup::answer::PagesChunk| {
-                    chunk.dictionary.len() + chunk.data_pages.iter().map(|page| page.page.len()).sum::<usize>()
-                };
-                chunks.map(page_bytes).sum()
-            }
-        };
-        let too_large = |limit, unit| Err(Error::AnswerTooLarge { url: Arc::clone(url), limit, unit });
-        if tally.rows.fetch_add(rows, Ordering::Relaxed) + rows > self.limits.answer_rows {
-            return too_large(self.limits.answer_rows, "rows");
-        }
-        if tally.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limits.answer_bytes {
-            return too_large(self.limits.answer_bytes, "bytes of rows");
-        }
-        Ok(())
+    fn count_hot(&self, hot: usize, all: usize) {
+        self.metrics.hot_rows_hits.add(hot as u64);
+        self.metrics.hot_rows_misses.add((all - hot) as u64);
     }
 }
 

@@ -4,13 +4,17 @@
 //! answers came about. Every file is asked with the whole row limit, because all are asked at once; what is beyond the
 //! limit over all of them is cut here.
 
+use std::sync::Arc;
+
 use alcedo_lookup::answer::{Body, FileAnswer, KeyStatus};
+use alcedo_lookup::schema::RowSchema;
 use arrow_array::BooleanArray;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use arrow_select::filter::filter_record_batch;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+use crate::hot_rows::{HotRow, cut_rows};
 use crate::reader::FileVersion;
 
 /// The rows of one version of one file.
@@ -54,7 +58,47 @@ pub(crate) fn merge(
     Ok((files, statuses))
 }
 
-fn later(merged: KeyStatus, status: KeyStatus) -> KeyStatus {
+/// The answer of one file of which some keys are hot; `found` holds what was searched for and, per key of it, its index
+/// among all keys.
+pub(crate) fn join(
+    schema: &Arc<RowSchema>,
+    hot: &[Option<HotRow>],
+    found: Option<(FileAnswer, Vec<u32>)>,
+) -> Result<FileAnswer, Damaged> {
+    let status = |hot: &Option<HotRow>| hot.as_ref().map_or(KeyStatus::NotFound, HotRow::status);
+    let mut statuses: Vec<KeyStatus> = hot.iter().map(status).collect();
+    let mut rows = Vec::new();
+    for (key, hot) in (0..).zip(hot) {
+        let Some(hot) = hot else { continue };
+        let cut = cut_rows(&hot.rows, hot.numbers().len()).ok_or(Damaged)?;
+        rows.extend(hot.numbers().iter().zip(cut).map(|(number, row)| (*number, key, row)));
+    }
+    let mut notes = vec![format!("{} of {} keys by hot rows", hot.iter().flatten().count(), hot.len())];
+    if let Some((found, keys)) = &found {
+        let Body::Compact(body) = &found.body else { return Err(Damaged) };
+        let cut = cut_rows(body, found.row_number.len()).ok_or(Damaged)?;
+        for ((number, key), row) in found.row_number.iter().zip(&found.key_index).zip(cut) {
+            rows.push((*number, *keys.get(*key as usize).ok_or(Damaged)?, row));
+        }
+        for (key, status) in keys.iter().zip(&found.statuses) {
+            *statuses.get_mut(*key as usize).ok_or(Damaged)? = *status;
+        }
+        notes.extend_from_slice(&found.notes);
+    }
+    let (key_index, row_number, body) = in_file_order(rows);
+    let (schema, body) = (Arc::clone(schema), Body::Compact(body));
+    Ok(FileAnswer { schema, key_index, row_number, statuses, body, notes })
+}
+
+/// Rows as an answer has them: by their numbers, and by their keys where several have one.
+pub(crate) fn in_file_order(mut rows: Vec<(u64, u32, &[u8])>) -> (Vec<u32>, Vec<u64>, Bytes) {
+    rows.sort_unstable_by_key(|(number, key, _)| (*number, *key));
+    let mut body = BytesMut::with_capacity(rows.iter().map(|(.., row)| row.len()).sum());
+    rows.iter().for_each(|(.., row)| body.put_slice(row));
+    (rows.iter().map(|(_, key, _)| *key).collect(), rows.iter().map(|(number, ..)| *number).collect(), body.freeze())
+}
+
+pub(crate) fn later(merged: KeyStatus, status: KeyStatus) -> KeyStatus {
     match (merged, status) {
         (KeyStatus::Truncated, _) | (_, KeyStatus::Truncated) => KeyStatus::Truncated,
         (KeyStatus::Found, _) | (_, KeyStatus::Found) => KeyStatus::Found,
@@ -136,10 +180,8 @@ fn cut_arrow(stream: &Bytes, keep: &[bool]) -> Result<Bytes, Box<dyn std::error:
 mod tests {
     use super::*;
     use alcedo_cache::FileKey;
-    use alcedo_lookup::schema::RowSchema;
     use alcedo_origin::{ContentVersion, FileStat};
     use arrow_array::{Array as _, Int64Array, RecordBatch};
-    use std::sync::Arc;
 
     fn file(key_index: &[u32], body: Body) -> FileRows {
         let url: Arc<str> = "s3://lake/a".into();

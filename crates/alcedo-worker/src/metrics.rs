@@ -51,6 +51,8 @@ pub struct Metrics {
     pub panics_total: Counter,
     /// File indexes that were built.
     pub opens_total: Counter,
+    /// Column chunks without an offset index whose data pages were learned in the background.
+    pub chunks_learned_total: Counter,
     /// File versions that were read anew after an error in their bytes, and were right then.
     pub rereads_cured: Counter,
     /// Those that came to an error again.
@@ -69,6 +71,16 @@ pub struct Metrics {
     pub reloads_total: Counter,
     /// Of these, those that were refused as a whole.
     pub reloads_refused_total: Counter,
+    /// Keys that were answered from hot rows, and keys that were not.
+    pub hot_rows_hits: Counter,
+    /// See above.
+    pub hot_rows_misses: Counter,
+    /// Keys that were searched for in data pages without the origin, and how long that took.
+    pub searched_keys: Counter,
+    /// See above.
+    pub searched_us: Counter,
+    /// Rows that were kept as hot.
+    pub hot_rows_filled: Counter,
     /// How long lookups took, by their outcome.
     pub lookup_seconds: LookupSeconds,
 }

@@ -161,4 +161,32 @@ mod tests {
             assert_eq!(served.panics(), 1, "{point}");
         }
     }
+
+    #[tokio::test]
+    async fn a_panic_of_an_answer_at_once_is_one_error() {
+        let served = serve("at-once", SMALL, 1).await;
+        let (frames, receiver) = mpsc::channel(8);
+        let mut client = LookupServiceClient::new(served.channel.clone());
+        let mut replies = client.lookup_stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+        for id in 1..=4 {
+            if id == 3 {
+                served.plant("a.parquet", "at once", false);
+            }
+            let body = Some(lookup_frame::Body::Request(question("a.parquet")));
+            frames.send(v1::LookupFrame { id, body }).await.unwrap();
+            let reply = async {
+                loop {
+                    let reply = replies.message().await.unwrap().unwrap();
+                    if reply.id != 0 {
+                        return reply;
+                    }
+                }
+            };
+            let reply = tokio::time::timeout(Duration::from_secs(20), reply).await.unwrap();
+            let is_failure = matches!(reply.body, Some(reply_frame::Body::Failure(_)));
+            assert_eq!((reply.id, is_failure), (id, id == 3));
+        }
+        assert_eq!((served.is_planted(), served.panics()), (false, 1));
+        assert_eq!(served.running.metrics().lookups_failed.get(), 1);
+    }
 }

@@ -8,13 +8,20 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use alcedo_cache::{CacheDir, Fetch, FileKey, FlightSettings, Flights, OpenError, PageStore, Urgency};
+use alcedo_cache::{
+    CacheDir, Fetch, FileKey, FlightSettings, Flights, OpenError, PageStore, StoreName, Urgency, gap_worth_a_trip,
+};
+use alcedo_lookup::file_index::FileIndex;
+use alcedo_lookup::learn::{ChunkName, LEARNING_STAGE};
 use alcedo_lookup::machine::{Fed, Machine, Need, Piece, Source, Step};
 use alcedo_origin::{FileStat, Place, Tail};
+use futures::future::try_join;
 use tokio::time::Instant;
 
 use crate::cost::{Cost, Origin, Stage};
 use crate::error::Error;
+use crate::indexes::{Learnings, Subject};
+use crate::tails::Tails;
 
 /// Steps that decompress or decode more than this run in the blocking pool. At 0.5 to 1 GB/s it is about 100 us, more
 /// than the two thread hops cost; less of it keeps the thread from answering others for no longer than that.
@@ -23,6 +30,12 @@ pub const INLINE_WORK_BYTES: u64 = 64 << 10;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Fetches under way at once: far more than origins serve at a time, and it bounds what callers who left leave behind.
 const MAX_FETCHES: usize = 16_384;
+
+/// Part of what a trip is worth, as a divisor, that the gap between two ranges may be: they are fetched at the same
+/// time, so that joining them saves a request and no trip.
+const GAP_SHARE: u64 = 8;
+/// What a search calls a round that reads its indexes.
+const INDEX_STAGE: &str = "index";
 
 /// Fetches ahead of need, under way and waiting together.
 const MAX_PREFETCHES: usize = 4_096;
@@ -56,37 +69,52 @@ impl FileVersion {
 pub struct Bytestore {
     pages: PageStore,
     flights: Flights<Error>,
+    tails: Tails,
+}
+
+/// How reads are cut, whatever is learned.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadSizes {
+    /// Longest gap between two ranges that are fetched as one.
+    pub gap_bytes: u64,
+    /// The first read of a file's end, until more is known of its mount.
+    pub tail_bytes: u64,
 }
 
 impl Bytestore {
     /// A store of at most so many bytes, in memory.
-    pub fn in_memory(capacity_bytes: u64, coalesce_gap_bytes: u64) -> Self {
-        Self::over(PageStore::in_memory(capacity_bytes), coalesce_gap_bytes)
+    pub fn in_memory(capacity_bytes: u64, sizes: ReadSizes) -> Self {
+        Self::over(PageStore::in_memory(capacity_bytes), sizes)
     }
 
     /// A store in a cache directory, with what is there from before, whose files take at most so many bytes.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn on_disk(dir: &CacheDir, capacity_bytes: u64, coalesce_gap_bytes: u64) -> Result<Self, OpenError> {
-        Ok(Self::over(PageStore::open(dir, capacity_bytes)?, coalesce_gap_bytes))
+    pub fn on_disk(dir: &CacheDir, capacity_bytes: u64, sizes: ReadSizes) -> Result<Self, OpenError> {
+        Ok(Self::over(PageStore::open(dir, StoreName::Pages, capacity_bytes)?, sizes))
     }
 
-    fn over(pages: PageStore, coalesce_gap_bytes: u64) -> Self {
+    fn over(pages: PageStore, sizes: ReadSizes) -> Self {
         let settings = FlightSettings {
-            max_gap_bytes: coalesce_gap_bytes,
+            max_gap_bytes: sizes.gap_bytes,
             flight_timeout: FETCH_TIMEOUT,
             max_flights: MAX_FETCHES,
             max_prefetches: MAX_PREFETCHES,
             prefetches_at_once: PREFETCHES_AT_ONCE,
             lost: Error::from,
         };
-        Self { pages, flights: Flights::new(settings) }
+        Self { pages, flights: Flights::new(settings), tails: Tails::new(sizes.tail_bytes) }
     }
 
     /// The pages.
     pub fn pages(&self) -> &PageStore {
         &self.pages
+    }
+
+    /// How much of a file's end is read first.
+    pub fn tails(&self) -> &Tails {
+        &self.tails
     }
 }
 
@@ -99,6 +127,9 @@ pub struct Reader {
     /// What the first read brought: a block at its start may be too short for the page store.
     tail: OnceLock<Tail>,
     cost: Arc<Cost>,
+    urgency: Urgency,
+    /// Where page tables are learned that the file has not, and for which index.
+    learner: Option<(Arc<Learnings>, Arc<FileIndex>)>,
     /// When a read of the tail gives up; ranges are fetched by flights, which have a time of their own.
     deadline: Instant,
 }
@@ -120,8 +151,21 @@ impl Reader {
             version: OnceLock::new(),
             tail: OnceLock::new(),
             cost: Arc::clone(cost),
+            urgency: Urgency::Demand,
+            learner: None,
             deadline: Instant::now() + FETCH_TIMEOUT,
         }
+    }
+
+    /// The same reader for a search in this file: what it would read only to learn where data pages are is learned in
+    /// the background, once for all who need it.
+    pub(crate) fn learning(self, learnings: &Arc<Learnings>, index: &Arc<FileIndex>) -> Self {
+        Self { learner: Some((Arc::clone(learnings), Arc::clone(index))), ..self }
+    }
+
+    /// The same reader for work that nobody waits for: what is fetched for it stands behind what lookups need.
+    pub(crate) fn ahead_of_need(self) -> Self {
+        Self { urgency: Urgency::Prefetch, ..self }
     }
 
     /// The version that is read, once it is known.
@@ -136,27 +180,83 @@ impl Reader {
     pub async fn read_ranges(&self, stage: &'static str, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>, Error> {
         let version =
             self.version.get().ok_or_else(|| self.bug("a range was asked for before the version was known"))?;
-        let began = Instant::now();
-        let stored = ranges.iter().map(|range| self.here(version, range)).collect::<Option<Vec<_>>>();
-        let (parts, origin_gets, origin_bytes) = match stored {
-            Some(parts) => (parts, 0, 0),
-            None => {
-                let (pages, flights) = (&self.store.pages, &self.store.flights);
-                let (size, fetch) = (version.stat.size, self.fetch(version));
-                let read = flights.read(pages, &version.key, size, ranges, Urgency::Demand, fetch).await;
-                let fetched = read.map_err(|error| error.about(&self.place.url))?;
-                (fetched.parts, fetched.origin_gets, fetched.origin_bytes)
-            }
-        };
-        self.cost.came_from(Origin::PageStore);
-        let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        self.spent(stage, began, bytes, origin_gets, origin_bytes);
-        Ok(parts)
+        match self.stored(stage, version, ranges) {
+            Some(parts) => Ok(parts),
+            None => self.fetched(stage, version, ranges).await,
+        }
     }
 
-    /// Whether these ranges can be read without the origin.
-    fn has_all(&self, ranges: &[Range<u64>]) -> bool {
-        self.version.get().is_some_and(|version| ranges.iter().all(|range| self.here(version, range).is_some()))
+    /// The bytes of all ranges, not all of which are here.
+    async fn fetched(
+        &self,
+        stage: &'static str,
+        version: &FileVersion,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<bytes::Bytes>, Error> {
+        let began = Instant::now();
+        let gap_bytes = self.worth_a_trip() / GAP_SHARE;
+        let (pages, flights) = (&self.store.pages, self.store.flights.with_gaps(gap_bytes));
+        let (size, fetch) = (version.stat.size, self.fetch(version));
+        let read = flights.read(pages, &version.key, size, ranges, self.urgency, fetch).await;
+        let fetched = read.map_err(|error| error.about(&self.place.url))?;
+        self.cost.came_from(Origin::PageStore);
+        let bytes = fetched.parts.iter().map(|part| part.len() as u64).sum();
+        self.spent(stage, began, bytes, fetched.origin_gets, fetched.origin_bytes);
+        Ok(fetched.parts)
+    }
+
+    /// The bytes of all ranges, if they can be read without the origin.
+    fn stored(&self, stage: &'static str, version: &FileVersion, ranges: &[Range<u64>]) -> Option<Vec<bytes::Bytes>> {
+        let began = Instant::now();
+        let parts = ranges.iter().map(|range| self.here(version, range)).collect::<Option<Vec<_>>>()?;
+        self.cost.came_from(Origin::PageStore);
+        self.spent(stage, began, parts.iter().map(|part| part.len() as u64).sum(), 0, 0);
+        Some(parts)
+    }
+
+    /// Bytes that come from the origin in the time of a trip.
+    fn worth_a_trip(&self) -> u64 {
+        let pace = self.place.mount.pace();
+        gap_worth_a_trip(pace.trip, pace.bytes_per_second)
+    }
+
+    /// Whether reading these along takes less time than the trip that they may save. What is here costs nothing.
+    fn are_worth_a_trip(&self, version: &FileVersion, ranges: &[Range<u64>]) -> bool {
+        let missing = ranges.iter().filter(|range| self.here(version, range).is_none());
+        missing.map(|range| range.end - range.start).sum::<u64>() <= self.worth_a_trip()
+    }
+
+    /// What a step wants and not all of which is here, and what is worth reading along. Of what would be read only to
+    /// learn where data pages are, and was learned instead, there are no bytes.
+    async fn read_cold(
+        &self,
+        stage: &'static str,
+        version: &FileVersion,
+        mut ranges: Vec<Range<u64>>,
+        along: Vec<Range<u64>>,
+    ) -> Result<Vec<(Range<u64>, bytes::Bytes)>, Error> {
+        let learner = self.learner.as_ref();
+        let names = learner.map(|(_, index)| index.unlearned(&ranges)).unwrap_or_default();
+        let unlearned: Vec<ChunkName> = names.iter().flatten().copied().collect();
+        let (Some((learnings, index)), false) = (learner, unlearned.is_empty()) else {
+            if self.are_worth_a_trip(version, &along) {
+                ranges.extend(along);
+            }
+            let parts = self.fetched(stage, version, &ranges).await?;
+            return Ok(ranges.into_iter().zip(parts).collect());
+        };
+        let is_read = |number: &usize| names[*number].is_none();
+        let read: Vec<Range<u64>> = (0..ranges.len()).filter(is_read).map(|number| ranges[number].clone()).collect();
+        let of = Subject { place: &self.place, version, index };
+        let learning = learnings.learn(of, &unlearned, &self.cost);
+        let ((), parts) = try_join(learning, self.fetched(stage, version, &read)).await?;
+        if !unlearned.iter().all(|name| index.is_learned(*name)) {
+            return Err(self.bug("what was learned is not known"));
+        }
+        let mut parts = parts.into_iter();
+        let part = |name: &Option<ChunkName>| if name.is_some() { None } else { parts.next() };
+        let parts: Vec<bytes::Bytes> = names.iter().map(part).map(Option::unwrap_or_default).collect();
+        Ok(ranges.into_iter().zip(parts).collect())
     }
 
     /// A range from the tail or the page store.
@@ -223,13 +323,23 @@ impl Source for Reader {
             Piece::Tail(length) => size.saturating_sub(*length)..size,
             Piece::Range(range) => range.clone(),
         };
-        let mut ranges: Vec<Range<u64>> = need.pieces.iter().map(range).collect();
-        if !need.along.is_empty() && !self.has_all(&ranges) {
-            ranges.extend(need.along.iter().map(range));
+        let ranges: Vec<Range<u64>> = need.pieces.iter().map(range).collect();
+        let version = self.version.get().ok_or_else(|| self.bug("a file was read and has no version"))?;
+        let fed = |range: Range<u64>, bytes| Fed { start: range.start, file_size: size, bytes };
+        if stage == INDEX_STAGE
+            && let Some(start) = ranges.iter().map(|range| range.start).min()
+        {
+            self.store.tails.index_began(&self.place.mount, size.saturating_sub(start));
         }
-        let parts = self.read_ranges(stage, &ranges).await?;
-        let fed = parts.into_iter().zip(ranges);
-        Ok(fed.map(|(bytes, range)| Fed { start: range.start, file_size: size, bytes }).collect())
+        // What is learned for a search must not end with it, even where all bytes for it are here.
+        if stage != LEARNING_STAGE
+            && let Some(parts) = self.stored(stage, version, &ranges)
+        {
+            return Ok(parts.into_iter().zip(ranges).map(|(bytes, range)| fed(range, bytes)).collect());
+        }
+        let along: Vec<Range<u64>> = need.along.iter().map(range).collect();
+        let read = self.read_cold(stage, version, ranges, along).await?;
+        Ok(read.into_iter().map(|(range, bytes)| fed(range, bytes)).collect())
     }
 
     async fn step<M: Machine>(&self, mut machine: M) -> Result<(M, Step<M::Output>), Error> {

@@ -4,11 +4,12 @@
 //! stops. Each serving thread has a runtime of its own, because no request should hop between threads; one thread
 //! accepts and hands sockets to them in turn.
 
-use std::net::TcpListener;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::OptionFuture;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Barrier, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,7 +17,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::connection::{Accepted, Connection, Patience};
+use crate::connection::{Accepted, Connection, Patience, Peer};
 use crate::service::{Door, HEALTH_NAMES, routes};
 use crate::worker::StartError;
 
@@ -25,6 +26,9 @@ pub(crate) const THREAD_STACK_BYTES: usize = 4 << 20;
 /// Threads per runtime for steps that decompress or decode much: as many as keep a core busy while some wait to be
 /// scheduled; more would only share the same cores.
 const BLOCKING_THREADS: usize = 8;
+/// Tasks that run before a runtime looks at its sockets: a stream's turn is up to half a millisecond of work, and what came
+/// meanwhile must be read before it can be refused.
+const TASKS_PER_LOOK: u32 = 4;
 /// Sockets that wait for one runtime to take them.
 pub(crate) const HANDED_SOCKETS: usize = 64;
 /// Pause after a failed accept: out of file descriptors, the next try would fail as well.
@@ -59,6 +63,7 @@ pub(crate) struct Shared {
 pub(crate) fn runtime() -> Result<Runtime, StartError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .event_interval(TASKS_PER_LOOK)
         .thread_stack_size(THREAD_STACK_BYTES)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("alcedo-decode")
@@ -66,42 +71,71 @@ pub(crate) fn runtime() -> Result<Runtime, StartError> {
     runtime.map_err(|error| StartError::Start(format!("no runtime: {error}")))
 }
 
+/// Where connections come from.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) tcp: std::net::TcpListener,
+    pub(crate) unix: Option<std::os::unix::net::UnixListener>,
+}
+
+enum Listener {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Peer> {
+        match self {
+            Self::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
+                // `serve_with_incoming` sets no socket options; without this one every unary call took 44 ms.
+                socket.set_nodelay(true)?;
+                socket.into_std().map(Peer::Tcp)
+            }
+            Self::Unix(listener) => listener.accept().await?.0.into_std().map(Peer::Unix),
+        }
+    }
+}
+
 /// Accepts connections until the worker drains. A failed accept is counted and tried again: a listener that gave up
 /// would be a dead worker that looks alive.
 pub(crate) async fn accept(
     shared: Shared,
-    listener: TcpListener,
+    listeners: Listeners,
     places: Arc<Semaphore>,
     runtimes: Vec<mpsc::Sender<Accepted>>,
 ) {
     let mut drain = shared.drain.clone();
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
-    let accepting = async {
-        for runtime in runtimes.iter().cycle() {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let accepted = accept_one(&shared, &listener, place).await;
-            if runtime.send(accepted).await.is_err() {
-                tracing::error!("a serving thread has ended; connections are handed to the others");
+    let Ok(tcp) = tokio::net::TcpListener::from_std(listeners.tcp) else { return };
+    let unix = listeners.unix.and_then(|unix| tokio::net::UnixListener::from_std(unix).ok());
+    let accept_all = |listener: Listener| {
+        let (shared, places, runtimes) = (&shared, &places, &runtimes);
+        async move {
+            for runtime in runtimes.iter().cycle() {
+                let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
+                let accepted = accept_one(shared, &listener, place).await;
+                if runtime.send(accepted).await.is_err() {
+                    tracing::error!("a serving thread has ended; connections are handed to the others");
+                }
             }
         }
     };
+    let beside = OptionFuture::from(unix.map(|unix| accept_all(Listener::Unix(unix))));
     tokio::select! {
-        () = accepting => {}
+        _ = async { tokio::join!(accept_all(Listener::Tcp(tcp)), beside) } => {}
         // An error means that nobody can ask for a drain any more, which ends the worker as well.
         _ = drain.wait_for(Option::is_some) => {}
     }
 }
 
-async fn accept_one(shared: &Shared, listener: &tokio::net::TcpListener, place: OwnedSemaphorePermit) -> Accepted {
+async fn accept_one(shared: &Shared, listener: &Listener, place: OwnedSemaphorePermit) -> Accepted {
     let metrics = &shared.door.metrics;
     let mut is_failing = false;
     loop {
-        // `serve_with_incoming` sets no socket options; without this one every unary call took 44 ms.
-        let accepted = listener.accept().await;
-        match accepted.and_then(|(socket, _)| socket.set_nodelay(true).and_then(|()| socket.into_std())) {
-            Ok(socket) => {
+        match listener.accept().await {
+            Ok(peer) => {
                 metrics.connections_total.up();
-                return Accepted::Peer(socket, place);
+                return Accepted::Peer(peer, place);
             }
             Err(error) => {
                 metrics.accept_errors_total.up();

@@ -15,8 +15,12 @@ pub(crate) fn line(door: &Door) -> String {
     let ring = door.membership.ring();
     let state = if door.is_ready() { "serving" } else { "draining" };
     let (held, capacity) = (ByteSize(pages.bytes()).display().iec(), ByteSize(pages.capacity_bytes()).display().iec());
+    let refused = match door.builds.counts().refused.get() {
+        0 => String::new(),
+        refused => format!(", {refused} builds refused for want of room (cache.derived)"),
+    };
     format!(
-        "{state}, ring epoch {:016x} of {} workers, {held} of {capacity} cached, {} lookups, {} failed",
+        "{state}, ring epoch {:016x} of {} workers, {held} of {capacity} cached, {} lookups, {} failed{refused}",
         ring.epoch(),
         ring.members().len(),
         metrics.lookups_total.get(),
@@ -61,6 +65,10 @@ fn facts(door: &Door) -> Vec<(String, String)> {
         ("panics".to_owned(), metrics.panics_total.get().to_string()),
         ("file indexes".to_owned(), ByteSize(indexes.bytes()).display().iec().to_string()),
     ];
+    facts.push(("derived objects".to_owned(), derived(door)));
+    if let Some(refusal) = door.builds.refusal() {
+        facts.push(("refused build".to_owned(), refusal));
+    }
     for member in door.membership.ring().members().iter() {
         facts.push((format!("member {}", member.id()), member.address().to_owned()));
     }
@@ -71,6 +79,26 @@ fn facts(door: &Door) -> Vec<(String, String)> {
         facts.push((format!("mount {}", mount.name()), asked));
     }
     facts
+}
+
+/// What was made of files, and how making it goes.
+fn derived(door: &Door) -> String {
+    let (derived, counts) = (door.lookups.derived(), door.builds.counts());
+    let [(keymaps, _), (ready, _)] = derived.held();
+    let of = |store: &alcedo_cache::PageStore| {
+        format!("{} of {}", ByteSize(store.bytes()).display().iec(), ByteSize(store.capacity_bytes()).display().iec())
+    };
+    format!(
+        "{keymaps} keymaps, {ready} lookup-ready, {} held, {} pinned; builds: {} done, {} under way, {} failed, \
+         {} cancelled, {} refused for want of room",
+        of(derived.pages()),
+        of(derived.pinned()),
+        counts.done.get(),
+        door.builds.under_way(),
+        counts.failed.get(),
+        counts.cancelled.get(),
+        counts.refused.get()
+    )
 }
 
 fn escaped(text: &str) -> String {

@@ -63,6 +63,7 @@ pub(crate) fn built_in(config: &Config) -> Result<(Config, Mounts), String> {
     let mut own = Config::default();
     own.worker_id.clone_from(&config.worker_id);
     (own.cache.pages_bytes, own.cache.index_bytes, own.cache.listings_bytes) = (CACHE_BYTES, CACHE_BYTES, CACHE_BYTES);
+    own.cache.decoded_bytes = 0;
     Ok((own, mounts.map_err(|error| error.to_string())?))
 }
 

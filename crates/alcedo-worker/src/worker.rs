@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
@@ -13,11 +14,13 @@ use std::time::{Duration, Instant};
 use alcedo_cluster::{Member, Members, MembersFile, Ring};
 use alcedo_origin::Mounts;
 use futures::future::OptionFuture;
+use tokio::runtime::Handle;
 use tokio::sync::{Barrier, Semaphore, mpsc, watch};
 use tonic_health::server::HealthReporter;
 
 use crate::admin;
 use crate::admission::Admission;
+use crate::builds::{Builds, Failed, What};
 use crate::config::{AdminListen, Config, ConfigError};
 use crate::connection::Accepted;
 use crate::files::Files;
@@ -26,12 +29,13 @@ use crate::membership::{self, Membership};
 use crate::metrics::Metrics;
 use crate::process;
 use crate::service::Door;
-use crate::serving::{HANDED_SOCKETS, Shared, THREAD_STACK_BYTES, accept, runtime, serve, set_not_serving};
+use crate::serving::{HANDED_SOCKETS, Listeners, Shared, THREAD_STACK_BYTES, accept, runtime, serve, set_not_serving};
 use crate::status_page;
+use crate::unix_socket::UnixSocket;
 use crate::watchdog::{self, Watchdog};
 
 /// Connections that the kernel keeps for us while we are busy accepting.
-const LISTEN_BACKLOG: i32 = 1_024;
+pub(crate) const LISTEN_BACKLOG: i32 = 1_024;
 /// File descriptors per allowed connection: as many as connections remain for the cache's files and the origins.
 const FDS_PER_CONNECTION: u64 = 2;
 /// From this part of `memory.limit` on, in percent, requests are turned away; below it they are taken again.
@@ -63,6 +67,14 @@ pub enum StartError {
         /// What happened and what to do.
         why: String,
     },
+    /// The Unix socket.
+    #[error("cannot listen on unix:{}: {why}", path.display())]
+    ListenUnix {
+        /// Its path.
+        path: PathBuf,
+        /// What happened and what to do.
+        why: String,
+    },
     /// The operating system refused a thread, or a service could not be built.
     #[error("cannot start: {0}")]
     Start(String),
@@ -87,6 +99,10 @@ pub struct Running {
     alive: watch::Sender<()>,
     /// Where sockets are handed to the serving threads.
     hands: Vec<mpsc::Sender<Accepted>>,
+    /// The runtimes of the serving threads.
+    runtimes: Vec<Handle>,
+    /// Removed when the worker is gone.
+    _unix_socket: Option<UnixSocket>,
     /// Ends the thread beside the serving ones.
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
@@ -137,6 +153,8 @@ impl Worker {
         let failed = |error: io::Error| StartError::Start(error.to_string());
         let address = listener.local_addr().map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
+        let (unix, unix_socket) = config.listen_unix.as_deref().map(UnixSocket::bind).transpose()?.unzip();
+        let listeners = Listeners { tcp: listener, unix };
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose().map_err(failed)?;
         let (drain, draining) = watch::channel(None);
         let (members, members_file) = members(&config, address)?;
@@ -158,6 +176,8 @@ impl Worker {
             drain,
             alive,
             hands: Vec::new(),
+            runtimes: Vec::new(),
+            _unix_socket: unix_socket,
             stop,
             threads: Vec::new(),
         };
@@ -165,16 +185,23 @@ impl Worker {
         for number in 0..runtime_count {
             let (hand, handed) = mpsc::channel(HANDED_SOCKETS);
             let (shared, runtime) = (shared.clone(), runtime()?);
+            running.runtimes.push(runtime.handle().clone());
             running.thread(format!("alcedo-{number}"), move || runtime.block_on(serve(shared, handed)))?;
             running.hands.push(hand);
         }
         let beside = Beside { door: Arc::clone(&shared.door), admin, members_file };
         let runtime_beside = runtime()?;
+        for number in 0..running.started_with.builds.parallel {
+            let (door, io, stopped) = (Arc::clone(&shared.door), runtime_beside.handle().clone(), stopped.clone());
+            let runtime = runtime()?;
+            let body = move || runtime.block_on(door.builds.run(&door, &io, stopped));
+            running.thread(format!("alcedo-build-{number}"), body)?;
+        }
         running.thread("alcedo-admin".to_owned(), move || runtime_beside.block_on(beside.run(stopped)))?;
         let (runtime, hands) = (runtime()?, running.hands.clone());
         let places = Arc::new(Semaphore::new(most_connections(running.started_with.connections.max)));
         running
-            .thread("alcedo-accept".to_owned(), move || runtime.block_on(accept(shared, listener, places, hands)))?;
+            .thread("alcedo-accept".to_owned(), move || runtime.block_on(accept(shared, listeners, places, hands)))?;
         Ok(running)
     }
 }
@@ -190,6 +217,14 @@ impl Running {
         self.admin
     }
 
+    /// This worker for a client in the same process, which asks it without a connection; see
+    /// [`alcedo_client::Builder::in_process`]. What is in memory is answered on the thread that asks; everything else
+    /// is done by the serving threads, whose stacks and pools have the sizes for it. It does not keep the worker alive.
+    pub fn local(&self) -> alcedo_client::Local {
+        let threads = self.runtimes.iter().cloned().zip(self.hands.iter().cloned()).collect();
+        crate::service::local(&self.door, threads)
+    }
+
     /// The worker's counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.door.metrics
@@ -198,6 +233,22 @@ impl Running {
     /// What proves that every serving thread serves. Must be called within a runtime.
     pub fn watchdog(&self) -> Watchdog {
         Watchdog::new(&self.hands)
+    }
+
+    /// The inside, for tests of rooms that need all of a worker.
+    #[cfg(test)]
+    pub(crate) fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
+    /// Makes a derived object of a file's current version, whatever its heat, unless it is there, and waits for it; one
+    /// that is pinned stays whatever is asked later. Returns its bytes.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub async fn build(&self, path: &str, what: What, is_pinned: bool) -> Result<u64, Failed> {
+        let made = self.door.builds.on_request(&self.door, path, what, is_pinned).await;
+        made.map(|object| object.bytes())
     }
 
     /// One line about how it is.
@@ -311,6 +362,7 @@ async fn watch_memory(door: &Door) {
         let limit = door.settings().memory.limit_bytes;
         let is_short = limit > 0 && process::resident_bytes() >= limit / 100 * SHED_PERCENT;
         door.admission.set_memory_is_short(is_short);
+        door.lookups.divide_decoded();
         tokio::time::sleep(MEMORY_LOOK).await;
     }
 }
@@ -399,6 +451,7 @@ fn door(
         files: Files::new(Arc::clone(&lookups)),
         lookups,
         admission: Admission::new(&config.lookup, Arc::clone(&metrics)),
+        builds: Builds::default(),
         metrics,
         settings: RwLock::new(Arc::new(config.clone())),
         leaving: AtomicBool::new(false),

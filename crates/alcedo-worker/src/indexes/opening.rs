@@ -17,6 +17,7 @@ use super::{Brought, Indexes, Known, OpenFile, Tables};
 use crate::cost::Cost;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::prepared::Targets;
 use crate::reader::{Bytestore, FileVersion, Reader};
 
 /// The task that opens one file.
@@ -29,7 +30,6 @@ pub(super) struct Opening {
     listed: Option<Known>,
     /// The index of the version to be read anew, where there is one that is not to be trusted.
     pub(super) damaged: Option<Arc<FileIndex>>,
-    tail_bytes: u64,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
 }
@@ -43,7 +43,6 @@ impl Opening {
             version,
             listed,
             damaged: None,
-            tail_bytes: indexes.tail_bytes,
             limits: Arc::clone(&indexes.limits),
             metrics: Arc::clone(&indexes.metrics),
         }
@@ -140,7 +139,7 @@ impl Opening {
         };
         let newer = built.filter(|file| !Arc::ptr_eq(&file.index, damaged));
         if newer.is_none() {
-            self.tables.built.invalidate(&version.key);
+            self.tables.drop_built(&version.key);
             self.tables.records.drop_index(&version.stat.url);
             self.store.pages().forget(&version.key);
         }
@@ -157,9 +156,12 @@ impl Opening {
             Some(version) => Reader::of_version(&self.store, &self.place, version.clone(), cost),
             None => Reader::of_unknown(&self.store, &self.place, cost),
         };
-        let opened = drive(Open::new(self.tail_bytes, Arc::clone(&self.limits)), &reader).await;
+        let (tails, mount) = (self.store.tails(), &self.place.mount);
+        let tail_bytes = tails.bytes(mount);
+        let opened = drive(Open::new(tail_bytes, Arc::clone(&self.limits)), &reader).await;
         let opened = opened.map_err(|error| error.about(&self.place.url));
         let opened = opened.inspect_err(|error| self.metrics.count_panic(error));
+        let opened = opened.inspect(|index| tails.footer_took(mount, index.footer_bytes()));
         match reader.version() {
             Some(version) => Ok((version.clone(), opened)),
             None => Err(opened.err().unwrap_or_else(|| Error::Bug {
@@ -170,7 +172,13 @@ impl Opening {
     }
 
     fn opened(&self, version: &FileVersion, index: Arc<FileIndex>) -> OpenFile {
-        let file = OpenFile { version: version.clone(), weight: index.weight(), index, kept: None };
+        let file = OpenFile {
+            version: version.clone(),
+            weight: index.weight(),
+            index,
+            kept: None,
+            targets: Arc::new(Targets::new(self.tables.decoded.clone())),
+        };
         self.tables.built.insert(version.key.clone(), file.clone());
         file
     }

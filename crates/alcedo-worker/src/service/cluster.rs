@@ -12,16 +12,17 @@ use alcedo_proto::v1::cluster_service_server::ClusterService;
 use tonic::{Request, Response, Status};
 
 use super::{Door, convert};
+use crate::connection::Line;
 
 /// Version of the wire contract.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 
 /// `alcedo.v1.ClusterService`.
 pub(super) struct ClusterDoor(pub(super) Arc<Door>);
 
 #[tonic::async_trait]
 impl ClusterService for ClusterDoor {
-    async fn cluster(&self, _request: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterResponse>, Status> {
+    async fn cluster(&self, request: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterResponse>, Status> {
         let member = |member: &Member| v1::Member {
             id: member.id().to_owned(),
             address: member.address().to_owned(),
@@ -34,6 +35,7 @@ impl ClusterService for ClusterDoor {
             freshness: freshness_name(mount.freshness()).to_owned(),
         };
         let ring = self.0.membership.ring();
+        let is_near = request.extensions().get::<Line>().is_some_and(|line| line.is_near);
         Ok(Response::new(v1::ClusterResponse {
             members: ring.members().iter().map(member).collect(),
             ring: Some(v1::RingParameters {
@@ -43,6 +45,8 @@ impl ClusterService for ClusterDoor {
             }),
             mounts: self.0.lookups.mounts().iter().map(mount).collect(),
             protocol: PROTOCOL,
+            unix_socket: if is_near { self.unix_socket() } else { String::new() },
+            worker_id: self.0.worker_id.clone(),
         }))
     }
 
@@ -70,6 +74,14 @@ impl ClusterService for ClusterDoor {
             panics_total: metrics.panics_total.get(),
             ready: self.0.is_ready(),
         }))
+    }
+}
+
+impl ClusterDoor {
+    /// Where the worker listens beside its address, as a client on this machine finds it; empty where there is none.
+    fn unix_socket(&self) -> String {
+        let path = self.0.settings().listen_unix.as_ref().and_then(|path| std::path::absolute(path).ok());
+        path.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_default()
     }
 }
 

@@ -3,12 +3,10 @@
 //! Knows both vocabularies and nothing else. It must not know deadlines, permits or where an answer came from. Messages
 //! come from anybody: what has no meaning here is refused with its place.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use alcedo_lookup::answer::{Form, KeyStatus, Pages};
+use alcedo_lookup::answer::{KeyStatus, Pages};
 use alcedo_lookup::key::Key;
-use alcedo_lookup::search::Query;
 use alcedo_lookup::value::Value;
 use alcedo_proto::v1::{self, AnswerForm, key, value};
 use tokio::time::Instant;
@@ -18,32 +16,11 @@ use super::parts::Parts;
 use crate::cost::{Cost, Origin};
 use crate::error::Error;
 use crate::indexes::OpenFile;
-use crate::lookups::{Answer, Lookup};
+use crate::lookups::{Answer, AtOnce};
 use crate::reader::FileVersion;
 
-/// The question that a message asks, and the form that its answer has on the wire.
-pub(super) fn lookup(request: v1::LookupRequest, default: AnswerForm) -> Result<(Lookup, AnswerForm), Error> {
-    // What this version does not know is treated as if it were not said.
-    let asked = AnswerForm::try_from(request.form).unwrap_or_default();
-    let wire_form = if asked == AnswerForm::Unspecified { default } else { asked };
-    let form = match wire_form {
-        AnswerForm::Unspecified | AnswerForm::CompactRows | AnswerForm::TypedValues => Form::CompactRows,
-        AnswerForm::ArrowIpc => Form::ArrowIpc,
-        AnswerForm::Pages => Form::Pages,
-    };
-    let keys =
-        request.keys.into_iter().enumerate().map(|(index, key)| self::key(index, key)).collect::<Result<_, _>>()?;
-    let query = Query {
-        key_column: (!request.key_column.is_empty()).then_some(request.key_column),
-        keys,
-        columns: (!request.columns.is_empty()).then_some(request.columns),
-        form,
-        row_limit: (request.row_limit > 0).then_some(request.row_limit),
-    };
-    Ok((Lookup { path: request.path, query: Arc::new(query) }, wire_form))
-}
-
-fn key(index: usize, key: v1::Key) -> Result<Key, Error> {
+/// A key of a message; `index` is its place there.
+pub(super) fn key(index: usize, key: v1::Key) -> Result<Key, Error> {
     match key.kind {
         Some(key::Kind::Text(text)) => Ok(Key::Text(text)),
         Some(key::Kind::Int(value)) => Ok(Key::Int(value)),
@@ -73,11 +50,6 @@ pub(super) fn answer(
     handles: &mut Handles,
     part_bytes: usize,
 ) -> Parts {
-    let status = |status: &KeyStatus| match status {
-        KeyStatus::NotFound => v1::KeyStatus::NotFound.into(),
-        KeyStatus::Found => v1::KeyStatus::Found.into(),
-        KeyStatus::Truncated => v1::KeyStatus::Truncated.into(),
-    };
     let source = match cost.slowest() {
         Origin::Memory => v1::Source::Memory,
         Origin::PageStore => v1::Source::PageStore,
@@ -96,6 +68,40 @@ pub(super) fn answer(
         parts: 0,
     };
     Parts::new(end, answer.files, form, handles, part_bytes)
+}
+
+/// The message of an answer that was made at once, which is small and in memory.
+pub(super) fn answer_at_once(at_once: AtOnce, ring_epoch: u64, handles: &mut Handles) -> v1::Answer {
+    let AtOnce { files, statuses, files_total, files_asked, is_read } = at_once;
+    let of_file = |file: crate::lookups::FileAtOnce| {
+        let (handle, schema) = handles.target(&file.target);
+        let says_something = file.key_index.iter().any(|key| *key != 0);
+        v1::FileRows {
+            file: handle,
+            schema,
+            key_index: if says_something { file.key_index } else { Vec::new() },
+            row_number: file.row_number,
+            compact: file.rows,
+            ..v1::FileRows::default()
+        }
+    };
+    v1::Answer {
+        files: files.into_iter().map(of_file).collect(),
+        statuses: statuses.iter().map(status).collect(),
+        ring_epoch,
+        source: if is_read { v1::Source::PageStore } else { v1::Source::Memory }.into(),
+        files_total: files_total.try_into().unwrap_or(u32::MAX),
+        files_asked: files_asked.try_into().unwrap_or(u32::MAX),
+        ..v1::Answer::default()
+    }
+}
+
+fn status(status: &KeyStatus) -> i32 {
+    match status {
+        KeyStatus::NotFound => v1::KeyStatus::NotFound.into(),
+        KeyStatus::Found => v1::KeyStatus::Found.into(),
+        KeyStatus::Truncated => v1::KeyStatus::Truncated.into(),
+    }
 }
 
 /// Data pages as a message.
@@ -210,30 +216,6 @@ pub(super) fn prefix_info(url: &str) -> v1::FileInfo {
 mod tests {
     use super::*;
     use crate::service::parts::Next;
-
-    fn request(keys: Vec<Option<key::Kind>>) -> v1::LookupRequest {
-        let keys = keys.into_iter().map(|kind| v1::Key { kind }).collect();
-        v1::LookupRequest { path: "lake/a".to_owned(), keys, ..v1::LookupRequest::default() }
-    }
-
-    #[test]
-    fn empty_means_default_and_unknown_forms_too() {
-        let asked = v1::LookupRequest { form: 99, row_limit: 0, ..request(vec![Some(key::Kind::Null(true))]) };
-        let (asked, form) = lookup(asked, AnswerForm::TypedValues).unwrap();
-        assert_eq!(form, AnswerForm::TypedValues);
-        let query = asked.query;
-        assert_eq!((query.key_column.as_ref(), query.columns.as_ref(), query.row_limit), (None, None, None));
-        assert_eq!((query.keys.as_slice(), query.form), ([Key::Null].as_slice(), Form::CompactRows));
-        let asked = v1::LookupRequest { form: AnswerForm::Pages.into(), ..request(vec![]) };
-        assert_eq!(lookup(asked, AnswerForm::CompactRows).unwrap().1, AnswerForm::Pages);
-    }
-
-    #[test]
-    fn a_key_without_a_value_is_named() {
-        let refused = |kind| lookup(request(vec![Some(key::Kind::Int(1)), kind]), AnswerForm::CompactRows).unwrap_err();
-        assert_eq!(refused(Some(key::Kind::Null(false))).to_string(), "key 1: null must be true");
-        assert!(refused(None).to_string().starts_with("key 1: it has no value"));
-    }
 
     #[test]
     fn a_traced_cost_becomes_stages() {

@@ -76,6 +76,7 @@ fn sort(error: &Error) -> (Code, Reason) {
         // Another try ends the same way: the caller asked for what no longer exists.
         Error::VersionGone { .. } => (Code::FailedPrecondition, Reason::VersionChanged),
         Error::Deadline { .. } => (Code::DeadlineExceeded, Reason::Deadline),
+        Error::IndexBuilding { .. } => (Code::DeadlineExceeded, Reason::IndexBuilding),
         Error::Overloaded { .. } => (Code::ResourceExhausted, Reason::Overloaded),
         Error::Draining => (Code::Unavailable, Reason::Draining),
         Error::Cancelled => (Code::Cancelled, Reason::Cancelled),
@@ -148,6 +149,7 @@ fn about(error: &Error) -> (String, String, u64) {
         Error::Origin(_) => Default::default(),
         Error::BadKey { index, .. } => (format!("key {index}"), String::new()),
         Error::Deadline { subject, .. } | Error::Bug { subject, .. } => (subject.clone(), String::new()),
+        Error::IndexBuilding { subject, walked, total, .. } => (subject.clone(), format!("{walked} of {total} bytes")),
         Error::BadRequest(_)
         | Error::TooManyKeys { .. }
         | Error::Overloaded { .. }

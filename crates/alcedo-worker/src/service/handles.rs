@@ -11,6 +11,7 @@ use alcedo_cache::FileKey;
 use alcedo_lookup::schema::RowSchema;
 use alcedo_proto::v1;
 
+use crate::prepared::FileTarget;
 use crate::reader::FileVersion;
 
 /// Handles of one stream: a few hundred bytes each, so a stream holds at most a few MiB. A stream that has used them up
@@ -25,6 +26,9 @@ pub(super) struct Handles {
     schemas: HashMap<u64, Vec<(Arc<RowSchema>, u32)>>,
     last_schema: u32,
     fresh: v1::Announce,
+    /// The handles of a file and its schema by targets that were answered at once, and the last of them.
+    targets: HashMap<u64, (u32, u32)>,
+    last_target: (u64, (u32, u32)),
 }
 
 impl Handles {
@@ -64,10 +68,33 @@ impl Handles {
         handle
     }
 
+    /// The handles of a file version and its schema, as one question sees them.
+    pub(super) fn target(&mut self, target: &FileTarget) -> (u32, u32) {
+        let (last, handles) = self.last_target;
+        // Targets count from 1.
+        if last == target.id {
+            return handles;
+        }
+        let handles = match self.targets.get(&target.id) {
+            Some(handles) => *handles,
+            None => {
+                let handles = (self.file(&target.version), self.schema(target.prepared.schema()));
+                // Many targets may share few handles.
+                if self.targets.len() >= MAX_HANDLES {
+                    self.targets.clear();
+                }
+                self.targets.insert(target.id, handles);
+                handles
+            }
+        };
+        self.last_target = (target.id, handles);
+        handles
+    }
+
     /// What must be sent before the next answer.
     pub(super) fn announce(&mut self) -> Option<v1::Announce> {
-        let fresh = std::mem::take(&mut self.fresh);
-        (!fresh.files.is_empty() || !fresh.schemas.is_empty()).then_some(fresh)
+        let is_new = !self.fresh.files.is_empty() || !self.fresh.schemas.is_empty();
+        is_new.then(|| std::mem::take(&mut self.fresh))
     }
 
     /// No more answers should need new handles.

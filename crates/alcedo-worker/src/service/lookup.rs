@@ -7,14 +7,13 @@ use std::sync::Arc;
 use alcedo_proto::v1::lookup_service_server::LookupService;
 use alcedo_proto::v1::{self, AnswerForm};
 use prost::Message as _;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::failure::status;
 use super::handles::Handles;
 use super::parts::Next;
-use super::stream::{QUEUED_REPLIES, serve};
+use super::questions::{Question, keys};
+use super::replies::Replies;
 use super::{Answered, Door, call_timeout, convert};
 use crate::connection::Line;
 use crate::error::Error;
@@ -57,23 +56,25 @@ impl LookupService for LookupDoor {
     async fn lookup(&self, request: Request<v1::LookupRequest>) -> Result<Response<v1::LookupResponse>, Status> {
         let call = call_timeout(&request);
         let door = self.of(&request);
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         let deadline = door.admission.deadline(convert::timeout(request.timeout_us), call);
-        let answered = Box::pin(door.lookup(request, AnswerForm::TypedValues, deadline)).await;
+        let question = Question::new(&mut request, AnswerForm::TypedValues, &door.lookups);
+        let keys = keys(request.keys);
+        let answered = match door.answered_at_once(&question, &keys) {
+            Some(answered) => answered,
+            None => Box::pin(door.lookup(question, keys, deadline)).await,
+        };
         let response = answered.and_then(|answered| door.encoded(|| whole(answered, door.membership.epoch())));
         response.map(Response::new).map_err(|error| status(&error))
     }
 
-    type LookupStreamStream = ReceiverStream<Result<v1::ReplyFrame, Status>>;
+    type LookupStreamStream = Replies<Streaming<v1::LookupFrame>>;
 
     async fn lookup_stream(
         &self,
         request: Request<Streaming<v1::LookupFrame>>,
     ) -> Result<Response<Self::LookupStreamStream>, Status> {
-        let (replies, receiver) = mpsc::channel(QUEUED_REPLIES);
-        // It ends with the stream: when either side closes, or when the worker has drained.
         let (door, line) = (Arc::clone(self.of(&request)), request.extensions().get::<Line>().cloned());
-        tokio::spawn(serve(door, line, request.into_inner(), replies));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(Replies::new(door, line, request.into_inner())))
     }
 }

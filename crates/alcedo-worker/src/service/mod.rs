@@ -3,14 +3,20 @@
 //! Knows messages, statuses and the order of events on a call. It must not know how a lookup works: each call is
 //! checked, given a deadline and a permit, handed to its use case, and its outcome is written down.
 
+mod batch;
 mod cluster;
 mod convert;
 mod failure;
 mod files;
 mod handles;
+mod local;
 mod lookup;
 mod parts;
+mod questions;
+mod replies;
 mod stream;
+mod unread;
+mod watching;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,24 +24,30 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use alcedo_lookup::answer::KeyStatus;
+use alcedo_lookup::key::Key;
+use alcedo_proto::v1::AnswerForm;
 use alcedo_proto::v1::cluster_service_server::ClusterServiceServer;
 use alcedo_proto::v1::file_service_server::FileServiceServer;
 use alcedo_proto::v1::lookup_service_server::LookupServiceServer;
-use alcedo_proto::v1::{self, AnswerForm};
 use futures::FutureExt as _;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tonic::Request;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
 use crate::admission::{Admission, Deadline};
+use crate::builds::Builds;
 use crate::config::Config;
 use crate::cost::Cost;
 use crate::error::Error;
 use crate::files::Files;
-use crate::lookups::{Answer, Lookups};
+use crate::lookups::{Answer, AtOnce, Lookup, Lookups};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Outcome};
+use crate::prepared::Asked;
+use crate::turns;
+pub(crate) use local::local;
+use questions::Question;
 
 /// Largest request: 1,024 keys of about 1 KiB.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
@@ -52,6 +64,7 @@ pub(crate) struct Door {
     pub(crate) lookups: Arc<Lookups>,
     pub(crate) files: Files,
     pub(crate) admission: Admission,
+    pub(crate) builds: Builds,
     pub(crate) metrics: Arc<Metrics>,
     /// The settings as they were last loaded. What is read from here is what a reload can change.
     pub(crate) settings: RwLock<Arc<Config>>,
@@ -70,20 +83,34 @@ struct Answered {
 }
 
 /// Counts one lookup, however it ends: a call that is dropped in the middle counts as failed.
-struct Counted<'m> {
-    metrics: &'m Metrics,
+struct Counted {
+    metrics: Arc<Metrics>,
     began: Instant,
     outcome: Outcome,
 }
 
-impl<'m> Counted<'m> {
-    fn new(metrics: &'m Metrics) -> Self {
+impl Counted {
+    fn new(metrics: &Arc<Metrics>) -> Self {
         metrics.lookups_in_flight.up();
-        Self { metrics, began: Instant::now(), outcome: Outcome::Error }
+        Self { metrics: Arc::clone(metrics), began: Instant::now(), outcome: Outcome::Error }
     }
 }
 
-impl Drop for Counted<'_> {
+/// A lookup that has come in.
+struct Arrived {
+    counted: Counted,
+    deadline: Deadline,
+    /// Its permits, if it has them already.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Arrived {
+    fn new(metrics: &Arc<Metrics>, deadline: Deadline) -> Self {
+        Self { counted: Counted::new(metrics), deadline, permit: None }
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.metrics.lookups_in_flight.down();
         self.metrics.lookup_seconds.of(self.outcome).observe(self.began.elapsed());
@@ -105,26 +132,87 @@ impl Door {
         !self.leaving.load(Ordering::Relaxed) && self.draining.borrow().is_none()
     }
 
-    /// One lookup from message to answer, by its deadline, within its permits. A panic in it is this request's error
+    /// The answer to a lookup, if it is made without waiting. A panic in it is this request's error only.
+    fn at_once<T>(
+        &self,
+        asked: &Asked,
+        answer: impl FnOnce(&Lookups, tokio::time::Instant) -> Option<(AtOnce, T)>,
+    ) -> Option<Result<(AtOnce, T), Error>> {
+        if self.admission.memory_is_short() {
+            return None;
+        }
+        let began = tokio::time::Instant::now();
+        let made = std::panic::catch_unwind(AssertUnwindSafe(|| answer(&self.lookups, began)));
+        let Ok(made) = made else {
+            self.metrics.panics_total.up();
+            self.count_failed();
+            return Some(Err(Error::Bug { subject: asked.ask.path.clone(), what: "the lookup panicked" }));
+        };
+        let made = made?;
+        let outcome = if made.0.has_rows() { Outcome::Hit } else { Outcome::NotFound };
+        self.metrics.lookup_seconds.of(outcome).observe(began.elapsed());
+        Some(Ok(made))
+    }
+
+    /// The same in the form of any other answer, for calls that carry one lookup.
+    fn answered_at_once(&self, question: &Question, keys: &Result<Vec<Key>, Error>) -> Option<Result<Answered, Error>> {
+        let (asked, keys) = (question.at_once(question.form)?, keys.as_ref().ok()?);
+        let outcome = self.at_once(asked, |lookups, now| Some((lookups.answer_at_once(asked, keys, now)?, ())))?;
+        Some(outcome.map(|(answer, ())| {
+            self.metrics.lookups_total.up();
+            self.metrics.hot_rows_hits.add(keys.len() as u64);
+            let (answer, cost) = (answer.into_answer(), Arc::new(Cost::new(false)));
+            Answered { answer, cost, form: question.form }
+        }))
+    }
+
+    /// Counts a lookup that failed before it began.
+    fn count_failed(&self) {
+        drop(Counted::new(&self.metrics));
+    }
+
+    /// One lookup from question to answer, by its deadline, within its permits. A panic in it is this request's error
     /// only.
     async fn lookup(
         &self,
-        request: v1::LookupRequest,
-        default: AnswerForm,
+        question: Question,
+        keys: Result<Vec<Key>, Error>,
         deadline: Deadline,
     ) -> Result<Answered, Error> {
-        let mut counted = Counted::new(&self.metrics);
-        let cost = Arc::new(Cost::new(request.trace));
-        let (lookup, form) = convert::lookup(request, default)?;
-        let permit = self.admission.admit(lookup.query.keys.len(), deadline).await?;
-        let work = AssertUnwindSafe(self.lookups.answer(&lookup, &cost)).catch_unwind();
+        self.lookup_arrived(question, keys, Arrived::new(&self.metrics, deadline)).await
+    }
+
+    /// The same of one that came in before.
+    async fn lookup_arrived(
+        &self,
+        question: Question,
+        keys: Result<Vec<Key>, Error>,
+        arrived: Arrived,
+    ) -> Result<Answered, Error> {
+        let Arrived { mut counted, deadline, permit } = arrived;
+        let (keys, form) = (keys?, question.form);
+        let cost = Arc::new(Cost::new(question.is_traced));
+        let lookup = Lookup { asked: question.asked?, keys };
+        let permit = match permit {
+            Some(permit) => permit,
+            None => self.admission.admit(lookup.keys.len(), deadline).await?,
+        };
+        if turns::is_tired() {
+            let _waits = turns::Waits::new();
+            tokio::task::yield_now().await;
+            turns::rested();
+        }
+        if deadline.at <= tokio::time::Instant::now() {
+            return Err(deadline.error(&lookup.asked.ask.path));
+        }
+        let work = turns::measured(AssertUnwindSafe(self.lookups.answer(&lookup, &cost)).catch_unwind());
         let answer = match tokio::time::timeout_at(deadline.at, work).await {
             Ok(Ok(answer)) => answer?,
             Ok(Err(_)) => {
                 self.metrics.panics_total.up();
-                return Err(Error::Bug { subject: lookup.path, what: "the lookup panicked" });
+                return Err(Error::Bug { subject: lookup.asked.ask.path.clone(), what: "the lookup panicked" });
             }
-            Err(_) => return Err(deadline.error(&lookup.path)),
+            Err(_) => return Err(deadline.passed(&lookup.asked.ask.path, &cost)),
         };
         drop(permit);
         let found = answer.statuses.iter().any(|status| *status != KeyStatus::NotFound);

@@ -1,55 +1,51 @@
 //! Layer 3: one lookup stream.
 //!
-//! Knows frames, ids and the order of replies. It must not know how a lookup works. One task serves a stream: it reads
-//! frames, runs all requests of the stream at once, and writes replies in the order they are ready. When the client
-//! goes away the task ends, and all requests of the stream with it.
+//! Knows frames, ids and the order of replies. It must not know how a lookup works. The stream of replies does all of it
+//! when the connection asks for the next one: it reads frames, answers at once what needs no wait, runs everything else
+//! of the stream side by side, and hands out what is ready. A lookup of a hot row passes through no other task and no
+//! queue. When the client goes away the connection drops the stream, and all requests under way with it.
 //!
-//! A client that does not read costs a bounded amount: replies wait in a short channel and then in a queue here; while
-//! the queue is full no frame is read, but requests under way go on to their end, so that they hold no permits
-//! meanwhile.
+//! A client that does not read costs a bounded amount: the connection asks for no more replies than it can send. While
+//! it does not ask, the stream is worked on by [`super::watching`]: requests under way go on to their end, so that they
+//! hold no permits meanwhile, and what is read of the client is bounded by what waits for it.
 //!
 //! Large answers go out in parts, one of each in turn, and a part only when nothing else waits. They share the stream
 //! with the small ones instead of having one of their own: a part is as long as a small answer may wait, handles are
 //! announced in one place, and a request's frames have one order.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use alcedo_lookup::key::Key;
 use alcedo_proto::v1::{self, AnswerForm, lookup_frame, reply_frame};
 use futures::StreamExt as _;
-use futures::future::OptionFuture;
-use futures::future::{AbortHandle, Abortable, BoxFuture};
-use futures::stream::FuturesUnordered;
-use prost::Message as _;
-use tokio::sync::mpsc::Sender;
-use tokio::time::{Instant, sleep_until};
-use tonic::{Status, Streaming};
+use futures::future::{AbortHandle, AbortRegistration, Abortable, BoxFuture};
+use futures::stream::{FuturesUnordered, Stream};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tonic::Status;
 
 use super::handles::Handles;
 use super::parts::{Next, PART_BYTES, Parts};
-use super::{Answered, Door, convert, failure};
+use super::questions::{Question, Questions, keys};
+use super::replies::{AskedFor, Reply};
+use super::unread::{Turn, Unread, failed};
+use super::{Answered, Arrived, Door, convert};
 use crate::admission::Deadline;
-use crate::connection::Line;
 use crate::error::Error;
+use crate::lookups::AtOnce;
+use crate::turns;
 
-/// Replies on their way to the connection. It only evens out the two tasks' turns, so it is short.
-pub(super) const QUEUED_REPLIES: usize = 16;
-/// Bytes of replies that wait for the client to read; beyond it no new request is taken.
-const MAX_WAITING_BYTES: usize = 8 << 20;
-/// The same of answers that go out in parts: two of the largest (lookup.answer_bytes as it comes), so that one alone
-/// does not keep others from being asked.
-const MAX_CUT_BYTES: usize = 128 << 20;
-/// An answer is given up if the client has left so many bytes of others unread: eight of the largest.
-const MAX_UNREAD_BYTES: usize = 512 << 20;
-/// Advice to a client whose answer was given up: about what MAX_CUT_BYTES take on a line of 10 Gbit/s.
-const UNREAD_RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Replies in a row after which a part has its turn, so that a stream of small answers does not stop a large one.
-const REPLIES_PER_PART: usize = 16;
+/// Frames that are taken in a row before the connection writes and others have their turn: as many as share one write
+/// well, and so few that the first answer does not wait long for the last.
+const FRAMES_AT_ONCE: usize = 64;
 
-type Reply = Result<v1::ReplyFrame, Status>;
+/// Frames of a client.
+pub(super) trait Frames: Stream<Item = Result<v1::LookupFrame, Status>> + Send + Unpin + 'static {}
+
+impl<F: Stream<Item = Result<v1::LookupFrame, Status>> + Send + Unpin + 'static> Frames for F {}
 
 /// A request that came to its end.
 struct Done {
@@ -59,195 +55,376 @@ struct Done {
     outcome: Result<Answered, Error>,
 }
 
-/// An answer that goes out in parts.
-struct Cut {
+/// A request that waits to be begun.
+struct Queued {
     id: u64,
-    deadline: Deadline,
-    /// The part that is next.
-    next: v1::AnswerPart,
-    parts: Parts,
-    /// So many replies go before: what they announce is used in the parts.
-    after: u64,
+    question: Question,
+    keys: Result<Vec<Key>, Error>,
+    arrived: Arrived,
+    registration: AbortRegistration,
+    _waits: turns::Waits,
 }
 
-/// Which queue is to move.
-#[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    Nobody,
-    Reply,
-    Part,
+/// What came of a look for something to do.
+enum Moved {
+    Nothing,
+    /// Something was done; a reply may wait.
+    Something,
+    /// A reply that need not wait.
+    Reply(v1::ReplyFrame),
 }
 
 /// What one stream has under way.
-struct Stream {
-    door: Arc<Door>,
+pub(super) struct Work<F: Frames> {
+    pub(super) door: Arc<Door>,
+    frames: F,
+    /// Why the frames ended too soon.
+    broken: Option<Status>,
     /// Unanswered requests by id.
     unanswered: HashMap<u64, AbortHandle>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Requests that wait for the thread to have time for them.
+    queued: VecDeque<Queued>,
+    /// While others have their turn.
+    pausing: Option<BoxFuture<'static, ()>>,
+    /// Whether any of them may have gone on since they were last looked at.
+    look: bool,
+    pub(super) questions: Questions,
     handles: Handles,
-    /// Replies that the channel has had no room for, and their bytes.
-    waiting: VecDeque<v1::ReplyFrame>,
-    waiting_bytes: usize,
-    /// Replies that have left `waiting`, and how many of them since the last part.
-    sent: u64,
-    in_a_row: usize,
-    /// Answers that go out in parts, and their bytes.
-    cut: VecDeque<Cut>,
-    cut_bytes: usize,
-    /// Since when the client has read none of them.
-    moved: Instant,
+    pub(super) unread: Unread,
     /// Most unanswered requests, as configured when the stream began.
     most_unanswered: usize,
     /// No more requests are taken: the client said its last word, the worker drains, the
     /// connection is old, or the handles are used up.
     closing: bool,
+    /// Frames taken since the last rest.
+    taken: usize,
+    /// Keys that were answered at once and are not yet counted.
+    pub(super) hot_keys: u64,
+    pub(super) hot_lookups: u64,
+    pub(super) asked: AskedFor,
+    /// Tells the watch that requests are under way.
+    busy: Arc<Notify>,
+    is_watched: bool,
 }
 
-/// Serves a stream to its end.
-///
-/// `line` is the connection; none where the caller is in this process.
-pub(super) async fn serve(
-    door: Arc<Door>,
-    line: Option<Line>,
-    mut frames: Streaming<v1::LookupFrame>,
-    replies: Sender<Reply>,
-) {
-    let mut draining = door.draining.clone();
-    let stalled = line.as_ref().map(|line| line.stalled);
-    let mut aged = pin!(OptionFuture::from(line.as_ref().map(|line| sleep_until(line.ends))));
-    let most_unanswered = door.settings().connections.unanswered;
-    let mut stream = Stream {
-        door,
-        unanswered: HashMap::new(),
-        under_way: FuturesUnordered::new(),
-        handles: Handles::default(),
-        waiting: VecDeque::new(),
-        waiting_bytes: 0,
-        sent: 0,
-        in_a_row: 0,
-        cut: VecDeque::new(),
-        cut_bytes: 0,
-        moved: Instant::now(),
-        most_unanswered,
-        closing: false,
-    };
-    let broken = loop {
-        let (moved, turn) = (stream.moved, stream.turn());
-        if stream.closing && stream.under_way.is_empty() && turn == Turn::Nobody {
+impl<F: Frames> Work<F> {
+    /// Nothing under way yet. `busy` is told when that changes.
+    pub(super) fn new(door: Arc<Door>, frames: F, busy: Arc<Notify>) -> Self {
+        let (most_unanswered, closing) = (door.settings().connections.unanswered, door.draining.borrow().is_some());
+        Self {
+            most_unanswered,
+            closing,
+            door,
+            frames,
+            broken: None,
+            unanswered: HashMap::new(),
+            under_way: FuturesUnordered::new(),
+            queued: VecDeque::new(),
+            pausing: None,
+            look: false,
+            questions: Questions::default(),
+            handles: Handles::default(),
+            unread: Unread::new(),
+            taken: 0,
+            hot_keys: 0,
+            hot_lookups: 0,
+            asked: AskedFor::default(),
+            busy,
+            is_watched: false,
+        }
+    }
+
+    /// The next reply, of whatever is ready.
+    pub(super) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
+        loop {
+            if self.pausing.is_some() && self.poll_pause(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match self.unread.turn() {
+                Turn::PartFirst => return Poll::Ready(self.next_part().map(Ok)),
+                Turn::Reply => return Poll::Ready(self.unread.next_reply().map(Ok)),
+                Turn::Part | Turn::Nobody => {}
+            }
+            match self.advance(cx) {
+                Moved::Reply(reply) => {
+                    self.unread.passed();
+                    return Poll::Ready(Some(Ok(reply)));
+                }
+                Moved::Something => continue,
+                Moved::Nothing => {}
+            }
+            if self.unread.turn() == Turn::Part {
+                return Poll::Ready(self.next_part().map(Ok));
+            }
+            if self.has_more() {
+                self.tell_watch();
+                if !self.asked.has_taken {
+                    self.pausing = Some(Box::pin(yield_now()));
+                    continue;
+                }
+                // It will ask once more after it has taken what there is, and be woken in any case.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.rest();
+            // The stream cannot be read any further, so there is nobody to answer but with this.
+            if let Some(status) = self.broken.take() {
+                return Poll::Ready(Some(Err(status)));
+            }
+            let is_idle = self.under_way.is_empty() && self.queued.is_empty();
+            let is_over = self.closing && is_idle && self.unread.is_empty();
+            return if is_over { Poll::Ready(None) } else { Poll::Pending };
+        }
+    }
+
+    /// Whether there is more to do as soon as others have had their turn.
+    fn has_more(&self) -> bool {
+        !self.queued.is_empty() || self.taken >= FRAMES_AT_ONCE
+    }
+
+    /// Lets the connection write what it was given, and everybody else on this thread have their turn.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pausing) = &mut self.pausing {
+            ready!(pausing.as_mut().poll(cx));
+            self.pausing = None;
+            turns::rested();
+            self.rest();
+        }
+        Poll::Ready(())
+    }
+
+    fn rest(&mut self) {
+        (self.taken, self.look) = (0, true);
+        if self.hot_lookups > 0 {
+            let metrics = &self.door.metrics;
+            metrics.lookups_total.add(std::mem::take(&mut self.hot_lookups));
+            metrics.hot_rows_hits.add(std::mem::take(&mut self.hot_keys));
+        }
+    }
+
+    /// Does what can be done while nobody asks for replies, which wait. It must be called again when it is woken.
+    pub(super) fn work_on(&mut self, cx: &mut Context<'_>) {
+        if self.poll_pause(cx).is_pending() {
             return;
         }
-        tokio::select! {
-            biased;
-            () = replies.closed() => return,
-            room = replies.reserve(), if turn == Turn::Reply => {
-                let (Ok(room), Some(reply)) = (room, stream.next_reply()) else { return };
-                room.send(Ok(reply));
-                stream.moved = Instant::now();
-            }
-            // Only when the channel is empty: a reply that comes next then waits for one part at most.
-            room = replies.reserve_many(QUEUED_REPLIES), if turn == Turn::Part => {
-                let (Ok(mut room), Some(part)) = (room, stream.next_part()) else { return };
-                if let Some(place) = room.next() {
-                    place.send(Ok(part));
+        self.rest();
+        loop {
+            match self.advance(cx) {
+                Moved::Reply(reply) => self.unread.push(reply),
+                Moved::Something => {}
+                Moved::Nothing if self.has_more() => {
+                    self.pausing = Some(Box::pin(yield_now()));
+                    if self.poll_pause(cx).is_pending() {
+                        return;
+                    }
                 }
-                stream.moved = Instant::now();
+                Moved::Nothing => break,
             }
-            Some(done) = stream.under_way.next(), if !stream.under_way.is_empty() => stream.finish(done),
-            // An error means that the worker's own handle is gone, which ends the process.
-            _ = draining.wait_for(Option::is_some), if !stream.closing => stream.closing = true,
-            Some(()) = &mut aged, if !stream.closing => stream.closing = true,
-            () = unread_since(moved, stalled), if turn != Turn::Nobody => {
-                // Nothing else frees what waits inside the connection: its client has closed the window.
-                stream.door.metrics.connections_stalled_total.up();
-                line.as_ref().inspect(|line| line.cut());
-                return;
-            }
-            frame = frames.message(), if stream.takes_requests() => match frame {
-                Ok(Some(frame)) => stream.take(frame),
-                Ok(None) => stream.closing = true,
-                Err(status) => break status,
-            },
         }
-    };
-    // The stream cannot be read any further, so there is nobody to answer but with this. It is refused when the client
-    // has gone, which ends the task as well.
-    let _ = replies.send(Err(broken)).await;
-}
-
-/// Ready once the client has read nothing for too long.
-async fn unread_since(moved: Instant, stalled: Option<Duration>) {
-    match stalled {
-        Some(stalled) => sleep_until(moved + stalled).await,
-        None => std::future::pending().await,
+        self.rest();
     }
-}
 
-impl Stream {
+    /// The next thing to do, if there is any: a request that is done, a frame, or a request that waits to be begun.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Moved {
+        if std::mem::take(&mut self.look) && !self.under_way.is_empty() {
+            if let Poll::Ready(Some(done)) = self.under_way.poll_next_unpin(cx) {
+                self.look = true;
+                self.finish(done);
+                return Moved::Something;
+            }
+            self.tell_watch();
+        }
+        if self.takes_requests() && self.taken < FRAMES_AT_ONCE {
+            match self.frames.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.taken += 1;
+                    return self.take(frame).map_or(Moved::Something, Moved::Reply);
+                }
+                Poll::Ready(Some(Err(status))) => (self.broken, self.closing) = (Some(status), true),
+                Poll::Ready(None) => self.closing = true,
+                Poll::Pending => {}
+            }
+        }
+        if !turns::is_tired()
+            && let Some(queued) = self.queued.pop_front()
+        {
+            self.start(queued);
+            return Moved::Something;
+        }
+        Moved::Nothing
+    }
+
+    /// Requests that wait for something must go on even if the connection does not ask for replies.
+    fn tell_watch(&mut self) {
+        if !std::mem::replace(&mut self.is_watched, true) {
+            self.busy.notify_one();
+        }
+    }
+
+    /// Whether requests are under way; asked by the watch, which looks away otherwise.
+    pub(super) fn is_busy(&mut self) -> bool {
+        self.is_watched = !self.under_way.is_empty() || !self.queued.is_empty();
+        self.is_watched
+    }
+
+    /// Takes no more requests; those under way are answered.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        self.asked.wake();
+    }
+
+    /// For how long the client has read nothing of what waits.
+    pub(super) fn stalled_for(&self) -> Option<Duration> {
+        self.unread.stalled_for()
+    }
+
+    pub(super) fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
     fn takes_requests(&self) -> bool {
-        !self.closing
-            && self.unanswered.len() < self.most_unanswered
-            && self.waiting.len() < self.most_unanswered
-            && self.waiting_bytes < MAX_WAITING_BYTES
-            && self.cut_bytes < MAX_CUT_BYTES
+        !self.closing && self.unanswered.len() < self.most_unanswered && self.unread.has_room(self.most_unanswered)
     }
 
-    fn turn(&self) -> Turn {
-        let part_may = self.cut.front().is_some_and(|cut| cut.after <= self.sent);
-        match (self.waiting.is_empty(), part_may) {
-            (true, false) => Turn::Nobody,
-            (true, true) => Turn::Part,
-            (false, true) if self.in_a_row >= REPLIES_PER_PART => Turn::Part,
-            (false, _) => Turn::Reply,
-        }
-    }
-
-    fn take(&mut self, frame: v1::LookupFrame) {
+    /// Takes one frame; what it is answered with, if that is ready and nothing is to be said before.
+    fn take(&mut self, frame: v1::LookupFrame) -> Option<v1::ReplyFrame> {
         let id = frame.id;
         match frame.body {
-            Some(lookup_frame::Body::Request(request)) => self.begin(id, request),
-            Some(lookup_frame::Body::Cancel(v1::Cancel {})) => self.cancel(id),
-            Some(
-                lookup_frame::Body::Prepare(_) | lookup_frame::Body::Lookup(_) | lookup_frame::Body::Batch(_),
-            ) => self.refuse(id, &Error::BadRequest("prepared lookups are not served".to_owned())),
-            None => self.refuse(id, &Error::BadRequest("the frame holds neither a request nor a cancel".to_owned())),
+            Some(lookup_frame::Body::Lookup(v1::PreparedLookup { handle, keys, timeout_us })) => {
+                match self.questions.get(handle) {
+                    Ok(question) => self.begin(id, &question, keys, timeout_us),
+                    Err(error) => self.refuse_lookup(id, &error),
+                }
+            }
+            Some(lookup_frame::Body::Batch(batch)) => self.begin_batch(id, batch),
+            Some(lookup_frame::Body::Request(mut request)) => {
+                let question = Question::new(&mut request, AnswerForm::CompactRows, &self.door.lookups);
+                self.begin(id, &question, request.keys, request.timeout_us)
+            }
+            Some(lookup_frame::Body::Prepare(prepare)) => {
+                self.questions.define(prepare, AnswerForm::CompactRows, &self.door.lookups);
+                None
+            }
+            Some(lookup_frame::Body::Cancel(v1::Cancel {})) => {
+                self.cancel(id);
+                None
+            }
+            None => Some(failed(id, &Error::BadRequest("the frame holds neither a request nor a cancel".to_owned()))),
         }
     }
 
-    fn begin(&mut self, id: u64, request: v1::LookupRequest) {
-        let (handle, registration) = AbortHandle::new_pair();
-        match self.unanswered.entry(id) {
-            Entry::Occupied(_) => {
-                let why = format!("the id {id} is in use by an unanswered request of this stream");
-                self.refuse(id, &Error::BadRequest(why));
-            }
-            Entry::Vacant(free) => {
-                free.insert(handle);
-                let door = Arc::clone(&self.door);
-                let deadline = door.admission.deadline(convert::timeout(request.timeout_us), None);
-                let accepts_parts = request.accept_parts;
-                let work = async move { door.lookup(request, AnswerForm::CompactRows, deadline).await };
-                let work = Abortable::new(work, registration);
-                self.under_way.push(Box::pin(async move {
-                    let outcome = work.await.unwrap_or(Err(Error::Cancelled));
-                    Done { id, deadline, accepts_parts, outcome }
-                }));
+    fn begin(&mut self, id: u64, question: &Question, keys: Vec<v1::Key>, timeout_us: u64) -> Option<v1::ReplyFrame> {
+        if let Some(refused) = self.check_id(id) {
+            return Some(refused);
+        }
+        let keys = self::keys(keys);
+        if let (Ok(keys), Some(asked)) = (&keys, question.at_once(AnswerForm::CompactRows))
+            && let Some(outcome) =
+                self.door.at_once(asked, |lookups, now| Some((lookups.answer_at_once(asked, keys, now)?, ())))
+        {
+            return match outcome {
+                Ok((answer, ())) => {
+                    self.hot_keys += keys.len() as u64;
+                    self.hot_lookups += 1;
+                    let answer = self.answered_at_once(answer);
+                    self.say(v1::ReplyFrame { id, body: Some(reply_frame::Body::Answer(answer)) })
+                }
+                Err(error) => Some(failed(id, &error)),
+            };
+        }
+        self.begin_work(id, question.clone(), keys, timeout_us)
+    }
+
+    pub(super) fn answered_at_once(&mut self, answer: AtOnce) -> v1::Answer {
+        convert::answer_at_once(answer, self.door.membership.epoch(), &mut self.handles)
+    }
+
+    /// Hands a reply out at once, unless its handles are to be announced first.
+    pub(super) fn say(&mut self, reply: v1::ReplyFrame) -> Option<v1::ReplyFrame> {
+        if let Some(announce) = self.handles.announce() {
+            self.announce(announce);
+            self.unread.push(reply);
+            return None;
+        }
+        Some(reply)
+    }
+
+    fn announce(&mut self, announce: v1::Announce) {
+        self.unread.push(v1::ReplyFrame { id: 0, body: Some(reply_frame::Body::Announce(announce)) });
+        // At a message boundary: what is under way is still answered, and the client opens a new stream.
+        self.closing |= self.handles.is_full();
+    }
+
+    pub(super) fn check_id(&self, id: u64) -> Option<v1::ReplyFrame> {
+        if self.unanswered.is_empty() || !self.unanswered.contains_key(&id) {
+            return None;
+        }
+        let why = format!("the id {id} is in use by an unanswered request of this stream");
+        Some(failed(id, &Error::BadRequest(why)))
+    }
+
+    /// The reply to a lookup that cannot begin.
+    pub(super) fn refuse_lookup(&self, id: u64, error: &Error) -> Option<v1::ReplyFrame> {
+        let in_use = self.check_id(id);
+        if in_use.is_none() {
+            self.door.count_failed();
+        }
+        in_use.or_else(|| Some(failed(id, error)))
+    }
+
+    /// A lookup that may have to wait; its reply, if it is turned away at once.
+    pub(super) fn begin_work(
+        &mut self,
+        id: u64,
+        question: Question,
+        keys: Result<Vec<Key>, Error>,
+        timeout_us: u64,
+    ) -> Option<v1::ReplyFrame> {
+        let admission = &self.door.admission;
+        let mut arrived = Arrived::new(&self.door.metrics, admission.deadline(convert::timeout(timeout_us), None));
+        // What cannot be asked at all needs no permit to be told so.
+        let weight = keys.as_ref().ok().filter(|_| question.asked.is_ok()).map(Vec::len);
+        if let Some(weight) = weight {
+            arrived.permit = admission.try_admit(weight);
+            if let Some(error) = admission.refusal(arrived.deadline, arrived.permit.is_some()) {
+                return Some(failed(id, &error));
             }
         }
+        let (handle, registration) = AbortHandle::new_pair();
+        self.unanswered.insert(id, handle);
+        let waits_for_turn = arrived.permit.is_some();
+        let queued = Queued { id, question, keys, arrived, registration, _waits: turns::Waits::new() };
+        if waits_for_turn {
+            self.queued.push_back(queued);
+        } else {
+            // It waits for a permit, and not long.
+            self.start(queued);
+        }
+        None
+    }
+
+    fn start(&mut self, queued: Queued) {
+        let Queued { id, question, keys, arrived, registration, .. } = queued;
+        let (door, accepts_parts, deadline) = (Arc::clone(&self.door), question.accepts_parts, arrived.deadline);
+        let work = async move { door.lookup_arrived(question, keys, arrived).await };
+        let work = Abortable::new(work, registration);
+        self.under_way.push(Box::pin(async move {
+            let outcome = work.await.unwrap_or(Err(Error::Cancelled));
+            Done { id, deadline, accepts_parts, outcome }
+        }));
+        self.look = true;
     }
 
     fn cancel(&mut self, id: u64) {
-        match self.cut.iter().position(|cut| cut.id == id) {
-            Some(at) => {
-                if let Some(cut) = self.cut.remove(at) {
-                    self.over(&cut);
-                }
-                self.refuse(id, &Error::Cancelled);
-            }
-            // A request that is not under way was answered already.
-            None => {
-                self.unanswered.get(&id).inspect(|request| request.abort());
-            }
+        if self.unread.cancel(id) {
+            self.unanswered.remove(&id);
+            self.unread.push(failed(id, &Error::Cancelled));
+        } else if let Some(request) = self.unanswered.get(&id) {
+            request.abort();
+            self.look = true;
         }
+        // A request that is not under way was answered already.
     }
 
     fn finish(&mut self, done: Done) {
@@ -256,97 +433,31 @@ impl Stream {
         let first = outcome.and_then(|answered| door.encoded(|| self.first_frame(answered, accepts_parts)));
         // What announces the handles goes out first, whatever comes of the answer.
         if let Some(announce) = self.handles.announce() {
-            self.reply(0, reply_frame::Body::Announce(announce));
+            self.announce(announce);
         }
         match first {
-            Ok((Next::Part(next), parts)) => {
-                self.start_moving();
-                self.cut_bytes += parts.held_bytes();
-                let after = self.sent + self.waiting.len() as u64;
-                self.cut.push_back(Cut { id, deadline, next, parts, after });
-            }
+            Ok((Next::Part(next), parts)) => return self.unread.push_cut(id, deadline, next, parts),
             Ok((Next::End(answer), _)) => {
-                self.unanswered.remove(&id);
-                self.reply(id, reply_frame::Body::Answer(answer));
+                self.unread.push(v1::ReplyFrame { id, body: Some(reply_frame::Body::Answer(answer)) });
             }
-            Err(error) => {
-                self.unanswered.remove(&id);
-                self.refuse(id, &error);
-            }
+            Err(error) => self.unread.push(failed(id, &error)),
         }
-        // At a message boundary: what is under way is still answered, and the client opens a new stream.
-        self.closing |= self.handles.is_full();
+        self.unanswered.remove(&id);
     }
 
     fn first_frame(&mut self, answered: Answered, accepts_parts: bool) -> Result<(Next, Parts), Error> {
         let (epoch, part_bytes) = (self.door.membership.epoch(), if accepts_parts { PART_BYTES } else { usize::MAX });
         let Answered { answer, cost, form } = answered;
         let mut parts = convert::answer(answer, &cost, form, epoch, &mut self.handles, part_bytes);
-        if self.waiting_bytes + self.cut_bytes + parts.held_bytes() > MAX_UNREAD_BYTES {
-            let what = "the client leaves too many answers of this stream unread";
-            return Err(Error::Overloaded { what, retry_after: UNREAD_RETRY_AFTER });
-        }
+        self.unread.check_room(parts.held_bytes())?;
         Ok((parts.next()?, parts))
     }
 
-    fn refuse(&mut self, id: u64, error: &Error) {
-        self.reply(id, reply_frame::Body::Failure(failure::failure(error)));
-    }
-
-    fn reply(&mut self, id: u64, body: reply_frame::Body) {
-        self.start_moving();
-        let reply = v1::ReplyFrame { id, body: Some(body) };
-        self.waiting_bytes += reply.encoded_len();
-        self.waiting.push_back(reply);
-    }
-
-    /// The client's time to read begins when there is something to read.
-    fn start_moving(&mut self) {
-        if self.waiting.is_empty() && self.cut.is_empty() {
-            self.moved = Instant::now();
-        }
-    }
-
-    fn next_reply(&mut self) -> Option<v1::ReplyFrame> {
-        let reply = self.waiting.pop_front()?;
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(reply.encoded_len());
-        self.sent += 1;
-        self.in_a_row += 1;
-        Some(reply)
-    }
-
-    /// The next part of the answer whose turn it is. The one after it is made now, while this one is sent.
     fn next_part(&mut self) -> Option<v1::ReplyFrame> {
-        let mut cut = self.cut.pop_front()?;
-        self.in_a_row = 0;
-        let id = cut.id;
-        if cut.deadline.at <= Instant::now() {
-            self.over(&cut);
-            let error = cut.deadline.error(&cut.parts.subject());
-            return Some(v1::ReplyFrame { id, body: Some(reply_frame::Body::Failure(failure::failure(&error))) });
+        let (part, is_over) = self.unread.next_part(&self.door)?;
+        if is_over {
+            self.unanswered.remove(&part.id);
         }
-        let body = match self.door.encoded(|| cut.parts.next()) {
-            Ok(Next::Part(next)) => {
-                let part = std::mem::replace(&mut cut.next, next);
-                self.cut.push_back(cut);
-                reply_frame::Body::Part(part)
-            }
-            Ok(Next::End(answer)) => {
-                self.over(&cut);
-                self.reply(id, reply_frame::Body::Answer(answer));
-                reply_frame::Body::Part(cut.next)
-            }
-            Err(error) => {
-                self.over(&cut);
-                reply_frame::Body::Failure(failure::failure(&error))
-            }
-        };
-        Some(v1::ReplyFrame { id, body: Some(body) })
-    }
-
-    /// A request whose answer goes out in parts is over.
-    fn over(&mut self, cut: &Cut) {
-        self.unanswered.remove(&cut.id);
-        self.cut_bytes = self.cut_bytes.saturating_sub(cut.parts.held_bytes());
+        Some(part)
     }
 }

@@ -6,6 +6,7 @@
 mod admin;
 mod lifecycle;
 mod limits;
+mod prepared;
 mod served;
 
 use alcedo_origin::Freshness;
@@ -295,6 +296,7 @@ async fn requests_of_a_stream_are_cancelled_timed_out_and_refused_one_by_one() {
             reply_frame::Body::Announce(_) | reply_frame::Body::Part(_) => {}
             reply_frame::Body::Answer(_) => outcomes.push((reply.id, None)),
             reply_frame::Body::Failure(failure) => outcomes.push((reply.id, Some(failure.detail.unwrap().reason()))),
+            reply_frame::Body::Batch(batch) => panic!("{batch:?}"),
         }
     }
     let expected =

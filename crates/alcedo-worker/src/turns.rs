@@ -1,0 +1,102 @@
+//! Layer 3: how long one serving thread has worked without a look at its sockets.
+//!
+//! Knows the time that work took on this thread lately, and how much of it waits. It must not know the work. What arrives
+//! while a thread decodes is neither read nor refused, and a queue that nobody has read is one that nobody can bound: so
+//! whoever works for others stops for a moment every fraction of a millisecond.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// For so long a thread works before it looks at its sockets: two or three lookups from compressed data pages.
+const MAX_WORK: Duration = Duration::from_micros(500);
+/// Weight of all earlier work, against the last, in what work is expected to take.
+const EARLIER: u32 = 15;
+
+thread_local! {
+    /// Work since the last look.
+    static WORKED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// What work takes, lately.
+    static EACH: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// How much work waits.
+    static WAITING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Work that waits to be begun on this thread.
+#[derive(Debug)]
+pub(crate) struct Waits;
+
+impl Waits {
+    pub(crate) fn new() -> Self {
+        WAITING.set(WAITING.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        // On a runtime of several threads it may end on another one than it began; there this is a guess.
+        WAITING.set(WAITING.get().saturating_sub(1));
+    }
+}
+
+/// How long work that comes now would wait on this thread, by what work took lately.
+pub(crate) fn expected_wait() -> Duration {
+    EACH.get() * WAITING.get()
+}
+
+/// Whether the thread should look at its sockets before it begins more work.
+pub(crate) fn is_tired() -> bool {
+    WORKED.get() >= MAX_WORK
+}
+
+/// The thread has looked.
+pub(crate) fn rested() {
+    WORKED.set(Duration::ZERO);
+}
+
+/// Does work, and measures it up to where it first waits for something.
+pub(crate) async fn measured<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let began = Instant::now();
+    let first = futures::poll!(&mut work);
+    let took = began.elapsed();
+    WORKED.set(WORKED.get() + took);
+    EACH.set((EACH.get() * EARLIER + took) / (EARLIER + 1));
+    match first {
+        Poll::Ready(done) => done,
+        Poll::Pending => work.await,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_thread_is_tired_after_work_and_knows_what_more_would_take() {
+        rested();
+        assert!(!is_tired() && expected_wait().is_zero());
+        assert_eq!(measured(std::future::ready(7)).await, 7);
+        measured(async { std::thread::sleep(MAX_WORK) }).await;
+        assert!(is_tired());
+        let waiting = [Waits::new(), Waits::new()];
+        let two = expected_wait();
+        assert!(two > MAX_WORK / (EARLIER + 1));
+        drop(waiting);
+        assert!(expected_wait().is_zero());
+        rested();
+        assert!(!is_tired());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_waited_for_is_no_work() {
+        rested();
+        measured(tokio::time::sleep(Duration::from_secs(9))).await;
+        assert!(!is_tired());
+    }
+}

@@ -39,8 +39,32 @@ pub struct ClusterOptions {
     pub workers: usize,
     /// Each worker has a cache directory of its own, which outlives it as long as the cluster's handle lives.
     pub cache: bool,
+    /// What the workers take a trip to the store to cost. The store is on the same machine, where what is measured
+    /// changes with every run, and with it what is worth reading along.
+    pub pace: StorePace,
     /// The workers read who is in the ring from a file that may change, instead of a list in their configuration.
     pub members_file: bool,
+}
+
+/// What a trip to the store costs: how long until the first byte, and bytes per second from then on.
+#[derive(Debug, Clone, Copy)]
+pub struct StorePace {
+    /// Zero: measured.
+    pub trip: Duration,
+    /// Zero: measured.
+    pub bytes_per_second: u64,
+}
+
+impl StorePace {
+    /// Each worker measures it.
+    pub const MEASURED: Self = Self { trip: Duration::ZERO, bytes_per_second: 0 };
+}
+
+impl Default for StorePace {
+    /// That of an object store in the same region, where a trip is worth 3 MB.
+    fn default() -> Self {
+        Self { trip: Duration::from_millis(30), bytes_per_second: 100_000_000 }
+    }
 }
 
 /// What one worker is configured with beside the text that all share.
@@ -96,6 +120,9 @@ impl Plan {
         let own = home.join(&id);
         fs::create_dir(&own)?;
         let mut settings = vec![("worker_id", id.clone())];
+        let StorePace { trip, bytes_per_second } = options.pace;
+        settings.push(("origin.trip", format!("{}us", trip.as_micros())));
+        settings.push(("origin.bytes_per_second", bytes_per_second.to_string()));
         if let Some(port) = ports.get(number) {
             settings.push(("listen", format!("127.0.0.1:{port}")));
         }

@@ -1,7 +1,8 @@
 //! What was asked of the server: exact counters and a bounded list of requests.
 //!
-//! It knows requests only after they were answered (or left hanging). A request is counted before its first byte
-//! leaves, so that a client which holds an answer always finds it counted.
+//! It knows requests only once their answer is made (or they are left hanging). A request is counted before its first
+//! byte leaves, so that a client which holds an answer always finds it counted. Arrivals and answers are numbered in
+//! one row, so that a reader sees which request waited for which without a clock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,25 @@ pub struct RequestRecord {
     pub status: Option<u16>,
     /// Bytes of object content that the answer set out to send.
     pub bytes: u64,
+    /// The number of its arrival among all arrivals and answers.
+    pub began: u64,
+    /// The number of its answer's first byte; none while the answer is held back.
+    pub answered: Option<u64>,
+}
+
+/// Dependent trips: the longest row of requests each of which arrived after the one before it was answered. Requests of
+/// one round count as one trip only if the store holds answers back for longer than the round takes to be sent.
+#[must_use]
+pub fn trips(requests: &[RequestRecord]) -> usize {
+    let mut in_order: Vec<&RequestRecord> = requests.iter().collect();
+    in_order.sort_by_key(|request| request.began);
+    let mut depths: Vec<(u64, usize)> = Vec::with_capacity(in_order.len());
+    for request in in_order {
+        let before = depths.iter().filter(|(answered, _)| *answered < request.began).map(|(_, depth)| *depth);
+        let depth = 1 + before.max().unwrap_or(0);
+        depths.push((request.answered.unwrap_or(u64::MAX), depth));
+    }
+    depths.into_iter().map(|(_, depth)| depth).max().unwrap_or(0)
 }
 
 /// Requests of one key.
@@ -86,6 +106,8 @@ pub struct Counters {
 struct Inner {
     counters: Counters,
     requests: VecDeque<RequestRecord>,
+    /// The last number given to an arrival or an answer.
+    clock: u64,
 }
 
 /// The log of one server.
@@ -99,6 +121,11 @@ impl Log {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A request arrived; its number.
+    pub(super) fn arrival(&self) -> u64 {
+        self.lock().tick()
+    }
+
     pub(super) fn record(&self, record: RequestRecord) {
         let mut inner = self.lock();
         inner.counters.add(&record);
@@ -106,6 +133,15 @@ impl Log {
             inner.requests.pop_front();
         }
         inner.requests.push_back(record);
+    }
+
+    /// The answer to the request of this number leaves now.
+    pub(super) fn answers(&self, began: u64) {
+        let mut inner = self.lock();
+        let now = inner.tick();
+        if let Some(record) = inner.requests.iter_mut().rev().find(|record| record.began == began) {
+            record.answered = Some(now);
+        }
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -117,7 +153,16 @@ impl Log {
     }
 
     pub(super) fn reset(&self) {
-        *self.lock() = Inner::default();
+        let mut inner = self.lock();
+        // Numbers go on, so that what is still under way is not taken for something later.
+        *inner = Inner { clock: inner.clock, ..Inner::default() };
+    }
+}
+
+impl Inner {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
     }
 }
 
@@ -146,5 +191,29 @@ impl Counters {
             _ => key.get += 1,
         }
         key.bytes_sent += record.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(began: u64, answered: Option<u64>) -> RequestRecord {
+        let (bucket, key) = (String::new(), String::new());
+        let (range, if_match, status) = (None, None, None);
+        RequestRecord { operation: Operation::Get, bucket, key, range, if_match, status, bytes: 0, began, answered }
+    }
+
+    #[test]
+    fn trips_are_the_longest_row_of_requests_that_waited_for_each_other() {
+        assert_eq!(trips(&[]), 0);
+        let together = [request(1, Some(4)), request(2, Some(6)), request(3, Some(5))];
+        assert_eq!(trips(&together), 1);
+        let then = [request(7, Some(9)), request(8, None)];
+        assert_eq!(trips(&[&together[..], &then].concat()), 2);
+        // One that arrived before any answer waited for nobody, whoever else did.
+        let apart = [request(1, Some(3)), request(2, Some(8)), request(4, Some(5)), request(6, Some(7))];
+        assert_eq!(trips(&apart), 3);
+        assert_eq!(trips(&[request(1, None), request(2, None)]), 1);
     }
 }

@@ -28,5 +28,5 @@ mod tests;
 mod xml;
 
 pub use faults::{Fault, Faults, Framing, Rule, Times};
-pub use log::{Counters, KeyCounters, Operation, RequestRecord};
+pub use log::{Counters, KeyCounters, Operation, RequestRecord, trips};
 pub use server::{S3Options, S3Server};

@@ -221,9 +221,10 @@ fn run(runtime: &Runtime, listener: tokio::net::TcpListener, shared: Arc<Shared>
 
 /// The way of one request.
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let began = shared.log.arrival();
     let number = shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let mut response = match parse(request).await {
-        Ok(call) => respond(&shared, &call).await,
+        Ok(call) => respond(&shared, &call, began).await,
         Err(refusal) => {
             let response = refusal.respond(Dialect::Amazon, "");
             shared.log.record(RequestRecord {
@@ -234,10 +235,13 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
                 if_match: None,
                 status: Some(response.status().as_u16()),
                 bytes: 0,
+                began,
+                answered: None,
             });
             response
         }
     };
+    shared.log.answers(began);
     let id = format!("{number:016X}");
     insert(response.headers_mut(), HeaderName::from_static("x-amz-request-id"), &id);
     insert(response.headers_mut(), HeaderName::from_static("x-ms-request-id"), &id);
@@ -253,7 +257,7 @@ async fn parse(request: Request) -> Result<Call, Refusal> {
     Call::parse(parts, body)
 }
 
-async fn respond(shared: &Shared, call: &Call) -> Response {
+async fn respond(shared: &Shared, call: &Call, began: u64) -> Response {
     let name = format!("{}/{}", call.bucket, call.key_or_prefix());
     let injected = shared.faults.take(call.operation, &name);
     if let Some(bytes) = injected.swap {
@@ -271,6 +275,8 @@ async fn respond(shared: &Shared, call: &Call) -> Response {
         if_match: call.header("if-match").map(str::to_owned),
         status: (!is_stalled).then_some(status),
         bytes: if is_stalled { 0 } else { answer.bytes },
+        began,
+        answered: None,
     });
     if is_stalled {
         // Ends with the connection or the server, whichever goes first.

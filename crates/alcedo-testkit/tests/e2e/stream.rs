@@ -67,6 +67,8 @@ impl Talk {
                 assert!(files.iter().all(known), "{:?}, {:?}", self.files, self.schemas);
             }
             reply_frame::Body::Failure(_) => {}
+            // Nobody here sends batches.
+            reply_frame::Body::Batch(batch) => panic!("{batch:?}"),
         }
         frame
     }

@@ -1,12 +1,12 @@
 //! The wire as a promise: how few bytes a row costs, and frames that never change.
 
 use alcedo_proto::v1::{self, reply_frame};
-use alcedo_testkit::cluster::TestCluster;
+use alcedo_testkit::cluster::{ClusterOptions, TestCluster};
 use bytes::Bytes;
 use prost::Message as _;
 
 use crate::corpus::corpus_file;
-use crate::sample::{cluster_of, large, large_cluster, values};
+use crate::sample::{large, large_cluster, values};
 use crate::stream::{Talk, int_key, request};
 
 /// Bytes that a row of seven columns may cost beyond its values.
@@ -55,6 +55,7 @@ async fn golden_frames(cluster: &TestCluster) -> String {
                 reply_frame::Body::Answer(_) => "answer",
                 reply_frame::Body::Part(part) => panic!("{part:?}"),
                 reply_frame::Body::Failure(failure) => panic!("{failure:?}"),
+                reply_frame::Body::Batch(batch) => panic!("{batch:?}"),
             };
             let hex: String = frame.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
             text += &format!("{kind} {hex}\n");
@@ -66,7 +67,10 @@ async fn golden_frames(cluster: &TestCluster) -> String {
 #[tokio::test]
 async fn frames_are_what_they_were() {
     let golden = include_str!("../golden/lookup_frames_v1.txt");
-    let cluster = cluster_of(vec![(GOLDEN_FILE.to_owned(), corpus_file(GOLDEN_FILE))]);
+    // An answer says where its rows came from; here always from the same place.
+    let (objects, tables) =
+        (vec![(GOLDEN_FILE.to_owned(), corpus_file(GOLDEN_FILE))], "[cache]\ndecoded = 0\n".to_owned());
+    let cluster = TestCluster::start(ClusterOptions { objects, tables, ..ClusterOptions::default() }).unwrap();
     let frames = golden_frames(&cluster).await;
     let wanted: String = golden.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
     assert_eq!(frames, wanted, "the wire contract is broken, or the golden file's own lookup changed");

@@ -83,6 +83,9 @@ struct Candidate {
     opened: Option<OpenFile>,
 }
 
+/// The files that a path stands for, and the listing that names them; none where the path names the file.
+type Candidates = (Vec<Candidate>, Option<Arc<[ListedFile]>>);
+
 /// A file that is asked.
 struct Chosen {
     place: Place,
@@ -313,11 +316,7 @@ impl Lookups {
 
     /// The files that a place stands for: itself, or those below it. What ends in a slash is a prefix, and so is what
     /// is no file but has files below it.
-    async fn candidates(
-        &self,
-        place: &Place,
-        cost: &Arc<Cost>,
-    ) -> Result<(Vec<Candidate>, Option<Arc<[ListedFile]>>), Error> {
+    async fn candidates(&self, place: &Place, cost: &Arc<Cost>) -> Result<Candidates, Error> {
         let is_prefix = place.ends_with_slash || place.key.is_root() || self.listings.instead_of_file(place);
         // A worker that was started again may have forgotten whether this is a file or a prefix; its disk knows.
         if is_prefix || (!self.indexes.is_known(place) && self.listings.instead_of_unknown_file(place).await) {
@@ -339,11 +338,7 @@ impl Lookups {
         }
     }
 
-    fn listed(
-        &self,
-        place: &Place,
-        files: &TableFiles,
-    ) -> Result<(Vec<Candidate>, Option<Arc<[ListedFile]>>), Error> {
+    fn listed(&self, place: &Place, files: &TableFiles) -> Result<Candidates, Error> {
         let url = || Arc::clone(&place.url);
         if files.too_many {
             return Err(Error::TooManyFiles { url: url(), limit: self.config.max_files });
@@ -351,11 +346,8 @@ impl Lookups {
         if files.files.is_empty() {
             return Err(Error::EmptyPrefix { url: url() });
         }
-        let candidate = |file: &ListedFile| Candidate {
-            place: file.place.clone(),
-            listed: Some(file.known.clone()),
-            opened: None,
-        };
+        let candidate =
+            |file: &ListedFile| Candidate { place: file.place.clone(), listed: Some(file.known.clone()), opened: None };
         Ok((files.files.iter().map(candidate).collect(), Some(Arc::clone(&files.files))))
     }
 
@@ -419,12 +411,7 @@ impl Lookups {
     }
 
     /// Asks one version of one file: what is hot is taken as it is, the rest is one search.
-    async fn search(
-        &self,
-        target: &Arc<FileTarget>,
-        keys: &[Key],
-        cost: &Arc<Cost>,
-    ) -> Result<FileAnswer, Error> {
+    async fn search(&self, target: &Arc<FileTarget>, keys: &[Key], cost: &Arc<Cost>) -> Result<FileAnswer, Error> {
         let hot: Vec<_> = keys.iter().map(|key| self.hot.get(target, key)).collect();
         self.count_hot(hot.iter().flatten().count(), keys.len());
         if hot.iter().all(Option::is_none) {
@@ -445,12 +432,7 @@ impl Lookups {
         join(target.prepared.schema(), &hot, found).map_err(bug)
     }
 
-    async fn search_cold(
-        &self,
-        target: &Arc<FileTarget>,
-        keys: &[Key],
-        cost: &Arc<Cost>,
-    ) -> Result<FileAnswer, Error> {
+    async fn search_cold(&self, target: &Arc<FileTarget>, keys: &[Key], cost: &Arc<Cost>) -> Result<FileAnswer, Error> {
         let (place, version) = (&target.place, &target.version);
         let _suspect = Suspect { indexes: &self.indexes, version };
         let (began, gets) = (Instant::now(), cost.origin_gets());

@@ -63,6 +63,7 @@ fn facts(door: &Door) -> Vec<(String, String)> {
         ("connections".to_owned(), metrics.connections.get().to_string()),
         ("turned away".to_owned(), (metrics.shed_total.get() + metrics.shed_memory_total.get()).to_string()),
         ("panics".to_owned(), metrics.panics_total.get().to_string()),
+        ("hot rows".to_owned(), ByteSize(door.lookups.hot_rows().bytes()).display().iec().to_string()),
         ("file indexes".to_owned(), ByteSize(indexes.bytes()).display().iec().to_string()),
     ];
     facts.push(("derived objects".to_owned(), derived(door)));

@@ -241,7 +241,9 @@ impl Arena {
 fn rows(placement: Placement, all: &[Measured]) -> Vec<Row> {
     let here: Vec<&Measured> = all.iter().filter(|measured| measured.placement == placement).collect();
     let of = |who: Who, shape: Shape, load: Load| {
-        let is_it = |what: &What| matches!(what, What::Asked { who: w, shape: s, load: l, .. } if (*w, *s, *l) == (who, shape, load));
+        let asked = (who, shape, load);
+        let is_it =
+            |what: &What| matches!(what, What::Asked { who, shape, load, .. } if (*who, *shape, *load) == asked);
         here.iter().find(|measured| is_it(&measured.what)).map(|measured| &measured.series)
     };
     let mut rows = Vec::new();

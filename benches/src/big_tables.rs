@@ -1,7 +1,7 @@
 //! Tables ten times larger than the memory for decoded data: from compressed data pages, and once lookup-ready.
 //!
-//! Knows the generated table in its two layouts and what is asked of lookups in it. Each layout has two workers: one that
-//! builds nothing, and one that has built all it can. All answers are compared with the truth.
+//! Knows the generated table in its two layouts and what is asked of lookups in it. Each layout has two workers: one
+//! that builds nothing, and one that has built all it can. All answers are compared with the truth.
 
 use std::time::Duration;
 

@@ -65,7 +65,8 @@ pub async fn until_begun(endpoint: &str, asker: &Asker) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks until the worker that listens there has one more object of this kind, and until nothing is being built any more.
+/// Asks until the worker that listens there has one more object of this kind, and until nothing is being built any
+/// more.
 ///
 /// # Errors
 /// It does not come, or an answer is not the truth.

@@ -1,8 +1,8 @@
 //! The first lookup in a file of which nothing is known, over a store that answers late.
 //!
 //! Knows the kinds of files by where their index lies, and how many dependent trips and bytes each may cost. The store
-//! counts both; time is the injected latency's multiple. Each round has a fresh worker, whose first file it is, and then
-//! further files of the same mount, of which no more is known than what the first one taught about the mount.
+//! counts both; time is the injected latency's multiple. Each round has a fresh worker, whose first file it is, and
+//! then further files of the same mount, of which no more is known than what the first one taught about the mount.
 
 use std::path::Path;
 use std::sync::Arc;

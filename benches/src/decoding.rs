@@ -1,7 +1,7 @@
 //! What it costs to inflate and decode one data page of each column, by the parquet crate alone.
 //!
-//! Knows the crate's column readers. It is the floor under a lookup in a file whose data pages are large: nobody finds a
-//! row in a compressed data page without inflating it.
+//! Knows the crate's column readers. It is the floor under a lookup in a file whose data pages are large: nobody finds
+//! a row in a compressed data page without inflating it.
 
 use std::fs::File;
 use std::path::Path;

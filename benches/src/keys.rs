@@ -92,7 +92,8 @@ mod tests {
         let uniform = counts(&Keys::uniform(1_000), 100_000);
         assert!(uniform.len() == 1_000 && uniform[0] < 160, "{}", uniform[0]);
         let zipf = counts(&Keys::zipf(1_000), 100_000);
-        // The harmonic number of 1,000 with exponent 0.99 is 7.7: the first has an eighth of all, the second half of it.
+        // The harmonic number of 1,000 with exponent 0.99 is 7.7: the first has an eighth of all, the second half of
+        // it.
         assert!((12_000..14_500).contains(&zipf[0]), "{}", zipf[0]);
         assert!((5_500..7_500).contains(&zipf[1]), "{}", zipf[1]);
         assert!(zipf.len() > 900);

@@ -2,10 +2,11 @@
 //!
 //! Knows how sides are placed, asked alike and written down. Times are compared within one run on one machine only, so
 //! each row is a ratio wherever there is something to compare with, and every answer is compared with the truth. One
-//! module measures one thing: [`beside_redis`] (hot rows), [`big_tables`], [`cold`], [`peers`], [`memory`], [`scaling`],
-//! [`overload`], [`builds`], [`footer`], [`hostile`], [`ring`], [`restart`]. Under them, [`floors`] and [`decoding`] are what
-//! nobody can go below; [`table`], [`keys`], [`asker`] and [`side`] what is asked, [`load`], [`series`] and [`report`]
-//! how it is counted. `bin/bench.rs` runs them. Peers run as programs of the system, never as libraries.
+//! module measures one thing: [`beside_redis`] (hot rows), [`big_tables`], [`cold`], [`peers`], [`memory`],
+//! [`scaling`], [`overload`], [`builds`], [`footer`], [`hostile`], [`ring`], [`restart`]. Under them, [`floors`] and
+//! [`decoding`] are what nobody can go below; [`table`], [`keys`], [`asker`] and [`side`] what is asked, [`load`],
+//! [`series`] and [`report`] how it is counted. `bin/bench.rs` runs them. Peers run as programs of the system, never as
+//! libraries.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

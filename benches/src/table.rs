@@ -1,7 +1,7 @@
 //! A generated table whose every value is computed from the row's number, written in two layouts.
 //!
-//! Knows Parquet's writer and where generated files are kept: making one takes seconds, so it is made once per table and
-//! layout. It must not know who reads it. `py/peers.py` computes the same values in Python.
+//! Knows Parquet's writer and where generated files are kept: making one takes seconds, so it is made once per table
+//! and layout. It must not know who reads it. `py/peers.py` computes the same values in Python.
 
 use std::fs;
 use std::path::PathBuf;
@@ -96,8 +96,8 @@ impl Table {
     /// The columns that are asked for.
     pub const SELECTED: [&'static str; 2] = ["note", "score"];
 
-    /// Bytes of the key and the selected columns of one row once they are decoded: 8 of the key, 8 of the score, and the
-    /// note with its offset.
+    /// Bytes of the key and the selected columns of one row once they are decoded: 8 of the key, 8 of the score, and
+    /// the note with its offset.
     pub const DECODED_ROW_BYTES: u64 = 8 + 8 + 4 + 53;
 
     /// The key of a row.

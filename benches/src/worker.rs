@@ -164,8 +164,8 @@ mod tests {
 
     #[test]
     fn metrics_are_summed_over_their_labels() {
-        let text = "# TYPE a counter\na_total{cache=\"page\",result=\"hit\"} 3\na_total{cache=\"page\",result=\"miss\"} 4\n\
-                    a_total{cache=\"index\",result=\"hit\"} 5\nb 1.5\n";
+        let text = "# TYPE a counter\na_total{cache=\"page\",result=\"hit\"} 3\n\
+                    a_total{cache=\"page\",result=\"miss\"} 4\na_total{cache=\"index\",result=\"hit\"} 5\nb 1.5\n";
         let metrics = Metrics::parse(text);
         assert_eq!(metrics.sum("a_total", &["cache=\"page\""]), 7.0);
         assert_eq!(metrics.sum("a_total", &["cache=\"page\"", "result=\"hit\""]), 3.0);

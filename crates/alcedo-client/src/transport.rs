@@ -73,7 +73,7 @@ fn open(connection: &Connection) -> Option<Arc<Link>> {
 #[derive(Debug)]
 enum Way {
     /// By its address; over the Unix socket that it told of, if it did and the socket is there.
-    Tcp(Mutex<Option<Endpoint>>),
+    Tcp(Mutex<Option<Box<Endpoint>>>),
     Unix,
     Inside(Local),
 }
@@ -143,7 +143,7 @@ impl Worker {
             && let Ok(endpoint) = Endpoint::from_shared(format!("{UNIX}{path}"))
         {
             tracing::debug!(worker = %self.address, path, "it is on this machine; its Unix socket is used from now on");
-            *known = Some(with_settings(endpoint));
+            *known = Some(Box::new(with_settings(endpoint)));
             link.retire();
         }
     }
@@ -196,7 +196,7 @@ impl Worker {
     fn connect(&self) -> Attempt {
         let (address, endpoint, health) = (Arc::clone(&self.address), self.endpoint.clone(), Arc::clone(&self.health));
         let (near, inside) = match &self.way {
-            Way::Tcp(near) => (near.lock().unwrap_or_else(PoisonError::into_inner).clone(), None),
+            Way::Tcp(near) => (near.lock().unwrap_or_else(PoisonError::into_inner).as_deref().cloned(), None),
             Way::Unix => (None, None),
             Way::Inside(local) => (None, Some(local.clone())),
         };

@@ -327,8 +327,7 @@ impl Scrape {
         let counts = pages.counts();
         let derived = self.0.lookups.derived();
         let (objects, pinned, (_, heads, head_capacity)) = (derived.pages(), derived.pinned(), derived.heads());
-        let (hot, decoded, metrics) =
-            (self.0.lookups.hot_rows(), self.0.lookups.decoded_pages(), &self.0.metrics);
+        let (hot, decoded, metrics) = (self.0.lookups.hot_rows(), self.0.lookups.decoded_pages(), &self.0.metrics);
         let held = [
             (&["page"][..], pages.bytes()),
             (&["row"], hot.bytes()),

@@ -84,6 +84,9 @@ pub struct Derived {
     counts: DerivedCounts,
 }
 
+/// What a start finds of one object: its head, and its parts with their numbers.
+type Found = (Option<Part>, Vec<(u32, Part)>);
+
 impl Derived {
     /// The objects in a cache directory, those from before included; without one, none yet and all in memory.
     ///
@@ -112,7 +115,7 @@ impl Derived {
     /// Finds what is whole in a store, and drops the rest: builds that a crash cut short.
     fn restore(&self, is_pinned: bool) {
         let store = self.store(is_pinned);
-        let mut found: HashMap<(FileKey, String), (Option<Part>, Vec<(u32, Part)>)> = HashMap::new();
+        let mut found: HashMap<(FileKey, String), Found> = HashMap::new();
         for file in store.files() {
             let Some(name) = PartName::read(&file.key) else { continue };
             let (head, parts) = found.entry((name.version, name.object)).or_default();

@@ -123,8 +123,8 @@ impl PageStore {
     }
 
     /// Records a whole file from its first byte to its last, and waits until all of it is where it outlives the
-    /// process; in memory, until it is held. Returns whether that happened in time and none of it was dropped: for want of room,
-    /// or because the disk failed. It blocks the thread.
+    /// process; in memory, until it is held. Returns whether that happened in time and none of it was dropped: for want
+    /// of room, or because the disk failed. It blocks the thread.
     pub fn write_whole(&self, file: &FileKey, bytes: &Bytes, at_most: Duration) -> bool {
         let size = bytes.len() as u64;
         self.write(file, size, 0, bytes);

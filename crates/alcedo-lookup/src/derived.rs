@@ -1,10 +1,10 @@
 //! Derived objects: what their builders end in.
 //!
-//! A derived object is made of one file version's bytes and of nothing else: a keymap, lookup-ready rows. It consists of
-//! parts, made one after the other in bounded memory, and of a head, which is made last and says where everything is. A
-//! builder is a [`crate::machine::Machine`] that makes one part and hands back what makes the next, so that whoever
-//! drives it can keep each part, pace the work, and give it up between two parts. Nothing in an object names its file:
-//! whoever keeps it does, with the content version in its name.
+//! A derived object is made of one file version's bytes and of nothing else: a keymap, lookup-ready rows. It consists
+//! of parts, made one after the other in bounded memory, and of a head, which is made last and says where everything
+//! is. A builder is a [`crate::machine::Machine`] that makes one part and hands back what makes the next, so that
+//! whoever drives it can keep each part, pace the work, and give it up between two parts. Nothing in an object names
+//! its file: whoever keeps it does, with the content version in its name.
 
 use bytes::Bytes;
 

@@ -1,7 +1,7 @@
 //! Keymaps: a derived object that says which rows may hold a key, for any key column of one file version.
 //!
-//! A keymap is ordered by the hash of the key: a lookup reads one bucket of some 3 KiB, finds the key's fingerprint there
-//! or not, and has the candidate rows. It is advisory: a candidate is always compared with the key
+//! A keymap is ordered by the hash of the key: a lookup reads one bucket of some 3 KiB, finds the key's fingerprint
+//! there or not, and has the candidate rows. It is advisory: a candidate is always compared with the key
 //! ([`crate::search::Search::at_rows`]), and where a keymap cannot tell, it says so and the column is searched. A row
 //! takes 6 to 8 bytes, beside the lists of rows of frequent keys. `layout` is the bits of an entry, `bucket`,
 //! `row_list` and `head` are the bytes; `key_hash` hashes; `walk`, `key_hashes` and `gather` go through a column for
@@ -115,8 +115,8 @@ impl Keymap {
         }
     }
 
-    /// Goes on with the bytes of a [`Read`]: appends candidate rows, by their numbers in the file and ascending, or says
-    /// what to read for them.
+    /// Goes on with the bytes of a [`Read`]: appends candidate rows, by their numbers in the file and ascending, or
+    /// says what to read for them.
     ///
     /// # Errors
     /// The bytes are damaged: drop the whole object.

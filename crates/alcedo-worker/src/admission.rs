@@ -17,8 +17,8 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::turns;
 
-/// Longest wait for a permit: beyond it another worker, or a later try, is the better answer, and it is of use only if it
-/// comes soon.
+/// Longest wait for a permit: beyond it another worker, or a later try, is the better answer, and it is of use only if
+/// it comes soon.
 const MAX_QUEUE_WAIT: Duration = Duration::from_millis(3);
 /// Most requests that wait for a permit: about as many as come free in that time, so that of more most wait in vain.
 const MAX_WAITING: usize = 64;

@@ -427,8 +427,8 @@ mod tests {
         );
         assert_eq!(
             error("[cache]\nzzz = 1\n"),
-            "worker.toml:2: unknown key `zzz`: known here are dir, disk, pages, decoded, derived, pinned, heads, index, \
-             listings"
+            "worker.toml:2: unknown key `zzz`: known here are dir, disk, pages, decoded, derived, pinned, heads, \
+             index, listings"
         );
     }
 

@@ -1,8 +1,8 @@
 //! Layer 3: how the memory for decoded things is divided.
 //!
-//! Knows two tiers, rows and data pages, and what each byte of them saved lately. It must not know what is in them. Rows
-//! pay most where few keys are asked for again and again, pages where many keys are asked for in few places: which of
-//! both a worker sees is measured, not configured.
+//! Knows two tiers, rows and data pages, and what each byte of them saved lately. It must not know what is in them.
+//! Rows pay most where few keys are asked for again and again, pages where many keys are asked for in few places: which
+//! of both a worker sees is measured, not configured.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -19,8 +19,8 @@ use crate::prepared::FileTarget;
 
 /// The largest entry: what is larger is decoded in less time than others would lose by the room that it takes.
 const MAX_ENTRY_BYTES: usize = 64 << 10;
-/// Rows of one answer, and their bytes, that are looked through for entries: more would keep others waiting, and who asks
-/// for so much at once asks for little of it again.
+/// Rows of one answer, and their bytes, that are looked through for entries: more would keep others waiting, and who
+/// asks for so much at once asks for little of it again.
 const MAX_FILLED_ROWS: usize = 16 << 10;
 const MAX_FILLED_BYTES: usize = 4 << 20;
 /// What an entry takes beside its rows: key and value, the table's links and hashes, and the allocator's part.

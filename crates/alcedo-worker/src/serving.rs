@@ -26,8 +26,8 @@ pub(crate) const THREAD_STACK_BYTES: usize = 4 << 20;
 /// Threads per runtime for steps that decompress or decode much: as many as keep a core busy while some wait to be
 /// scheduled; more would only share the same cores.
 const BLOCKING_THREADS: usize = 8;
-/// Tasks that run before a runtime looks at its sockets: a stream's turn is up to half a millisecond of work, and what came
-/// meanwhile must be read before it can be refused.
+/// Tasks that run before a runtime looks at its sockets: a stream's turn is up to half a millisecond of work, and what
+/// came meanwhile must be read before it can be refused.
 const TASKS_PER_LOOK: u32 = 4;
 /// Sockets that wait for one runtime to take them.
 pub(crate) const HANDED_SOCKETS: usize = 64;

@@ -1,8 +1,8 @@
 //! Layer 3: how long one serving thread has worked without a look at its sockets.
 //!
-//! Knows the time that work took on this thread lately, and how much of it waits. It must not know the work. What arrives
-//! while a thread decodes is neither read nor refused, and a queue that nobody has read is one that nobody can bound: so
-//! whoever works for others stops for a moment every fraction of a millisecond.
+//! Knows the time that work took on this thread lately, and how much of it waits. It must not know the work. What
+//! arrives while a thread decodes is neither read nor refused, and a queue that nobody has read is one that nobody can
+//! bound: so whoever works for others stops for a moment every fraction of a millisecond.
 
 use std::cell::Cell;
 use std::pin::pin;

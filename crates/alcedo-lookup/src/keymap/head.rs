@@ -1,10 +1,10 @@
 //! A keymap's head: what its parts hold, and where each bucket is.
 //!
-//! Its bytes, all integers little-endian: magic; version (u16); bits of a row, of a bucket's number and of a fingerprint
-//! (u8 each); the state of the null keys (u8); the key's leaf column (u32); the file's bytes and rows (u64 each); of the
-//! list of null keys its rows, part, offset and length (u32 each); the number of parts (u32); per part its first bucket
-//! and its bytes (u32 each); per bucket where it ends in its part (u32), with the top bit set for one that was too full
-//! to be written; a CRC-32C of all that (u32). A part holds its buckets, then its lists.
+//! Its bytes, all integers little-endian: magic; version (u16); bits of a row, of a bucket's number and of a
+//! fingerprint (u8 each); the state of the null keys (u8); the key's leaf column (u32); the file's bytes and rows (u64
+//! each); of the list of null keys its rows, part, offset and length (u32 each); the number of parts (u32); per part
+//! its first bucket and its bytes (u32 each); per bucket where it ends in its part (u32), with the top bit set for one
+//! that was too full to be written; a CRC-32C of all that (u32). A part holds its buckets, then its lists.
 
 use std::ops::Range;
 

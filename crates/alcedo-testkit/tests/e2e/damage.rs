@@ -161,7 +161,8 @@ async fn a_crowd_that_finds_damage_reads_the_file_anew_once() {
         assert_data_loss(&refused(answer), "bad.parquet", "name");
     }
     let (bad, good) = (gets(&cluster, "bad.parquet"), gets(&cluster, "good.parquet"));
-    assert!(bad <= 2 * good, "{bad} GETs where one lookup of a good file takes {good}");
+    // One more for those who were about to read data pages at the moment when all of them were dropped.
+    assert!(bad <= 2 * good + 1, "{bad} GETs where one lookup of a good file takes {good}");
 }
 
 #[tokio::test]

@@ -20,7 +20,8 @@ use crate::hot_rows::{HotRow, cut_rows};
 use crate::merge::{FileRows, in_file_order, later};
 use crate::prepared::{Asked, FileTarget, Target};
 
-/// Files of a prefix that are looked through at once: each costs part of a microsecond, and they are counted in 64 bits.
+/// Files of a prefix that are looked through at once: each costs part of a microsecond, and they are counted in 64
+/// bits.
 const MAX_FILES: usize = 64;
 /// Rows of one answer, in bytes, about: to copy so much takes less than 100 us, and it travels in one piece.
 const MAX_BYTES: usize = 192 << 10;

@@ -1,8 +1,9 @@
 //! Layer 3: lookups by derived objects.
 //!
 //! Knows the ways from a key to its rows that are shorter than a search: lookup-ready rows, with a keymap where keys
-//! are scattered, and a keymap before a search at rows. It must not know how objects are made. Whatever an object cannot
-//! tell, or whose bytes cannot be had, is left to the search, which comes to the same answer and to the right error.
+//! are scattered, and a keymap before a search at rows. It must not know how objects are made. Whatever an object
+//! cannot tell, or whose bytes cannot be had, is left to the search, which comes to the same answer and to the right
+//! error.
 
 use std::ops::Range;
 use std::sync::Arc;

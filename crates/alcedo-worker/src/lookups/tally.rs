@@ -1,7 +1,7 @@
 //! Layer 3: how large one answer is, over all of its files.
 //!
-//! Knows rows and bytes. It must not know files beyond their names: each keeps the bounds of an answer by itself, and here
-//! all of them together do.
+//! Knows rows and bytes. It must not know files beyond their names: each keeps the bounds of an answer by itself, and
+//! here all of them together do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! Layer 3: many lookups of one key each in one frame.
 //!
-//! Knows which of them can be answered at once, together, and that each of the others is a lookup like any other. It must
-//! not know how either is done.
+//! Knows which of them can be answered at once, together, and that each of the others is a lookup like any other. It
+//! must not know how either is done.
 
 use std::collections::VecDeque;
 

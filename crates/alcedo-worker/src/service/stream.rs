@@ -1,9 +1,9 @@
 //! Layer 3: one lookup stream.
 //!
-//! Knows frames, ids and the order of replies. It must not know how a lookup works. The stream of replies does all of it
-//! when the connection asks for the next one: it reads frames, answers at once what needs no wait, runs everything else
-//! of the stream side by side, and hands out what is ready. A lookup of a hot row passes through no other task and no
-//! queue. When the client goes away the connection drops the stream, and all requests under way with it.
+//! Knows frames, ids and the order of replies. It must not know how a lookup works. The stream of replies does all of
+//! it when the connection asks for the next one: it reads frames, answers at once what needs no wait, runs everything
+//! else of the stream side by side, and hands out what is ready. A lookup of a hot row passes through no other task and
+//! no queue. When the client goes away the connection drops the stream, and all requests under way with it.
 //!
 //! A client that does not read costs a bounded amount: the connection asks for no more replies than it can send. While
 //! it does not ask, the stream is worked on by [`super::watching`]: requests under way go on to their end, so that they

@@ -2,7 +2,7 @@
 //!
 //! Knows the way: path, candidates, indexes, pruning, search, one answer. It must not know the wire, nor where bytes
 //! are. A file is answered from one content version; if it changes in the middle it is asked once more on the new
-//! version. What can be answered without waiting is in [`at_once`].
+//! version. What can be answered without waiting is in `at_once`.
 
 mod at_once;
 mod by_objects;

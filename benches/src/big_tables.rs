@@ -23,7 +23,7 @@ use crate::worker::{BenchWorker, Settings};
 const DECODED_BYTES: u64 = 16 << 20;
 /// How many times more the table is.
 const TIMES: u64 = 10;
-/// The worker's settings of memory: all tiers of decoded data together are [`DECODED_BYTES`].
+/// The worker's settings of memory: all tiers of decoded data together are `DECODED_BYTES`.
 pub const MEMORY: Settings<'static> = &[("cache.decoded", "\"16MiB\"")];
 /// The share of a load's time in which it runs before it is measured, so that the caches hold what it asks for.
 const LEAD_SHARE: u32 = 2;

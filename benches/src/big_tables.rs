@@ -98,7 +98,7 @@ struct Measured {
 /// # Errors
 /// Something cannot be started, or an answer is not right.
 pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
-    let sides = sides().await?;
+    let (sides, mut missing) = sides().await?;
     let cores = Cores::of_this_process()?;
     let mut all: Vec<Measured> = Vec::new();
     for placement in cores.placements() {
@@ -122,11 +122,13 @@ pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
     }
     cores.release()?;
     let floor = decoding::one_page_per_column(&TABLE.file(Layout::Plain)?, &LEAVES)?;
-    Ok(cores.placements().into_iter().flat_map(|placement| rows(placement, &all, floor)).collect())
+    missing.extend(cores.placements().into_iter().flat_map(|placement| rows(placement, &all, floor)));
+    Ok(missing)
 }
 
-async fn sides() -> anyhow::Result<Vec<Side>> {
-    let mut sides = Vec::new();
+/// All sides, and a row for each object that was not built.
+async fn sides() -> anyhow::Result<(Vec<Side>, Vec<Row>)> {
+    let (mut sides, mut missing) = (Vec::new(), Vec::new());
     for layout in Layout::ALL {
         let file = TABLE.file(layout)?;
         for state in [State::Compressed, State::Ready] {
@@ -140,16 +142,18 @@ async fn sides() -> anyhow::Result<Vec<Side>> {
                 keys: Keys::heating(TABLE.rows),
             };
             asker.warm(TABLE).await?;
+            let name = format!("big table, {}", layout.name());
             if state == State::Ready {
-                built::by_heat(worker.endpoint(), &asker, Kind::Ready).await?;
+                missing.extend(built::by_heat(worker.endpoint(), &asker, Kind::Ready, &name).await?);
             }
             if (layout, state) == OTHER_KEYS {
-                built::by_heat(worker.endpoint(), &Asker { by: By::User, ..asker.clone() }, Kind::Keymap).await?;
+                let by_user = Asker { by: By::User, ..asker.clone() };
+                missing.extend(built::by_heat(worker.endpoint(), &by_user, Kind::Keymap, &name).await?);
             }
             sides.push(Side { layout, state, worker, asker });
         }
     }
-    Ok(sides)
+    Ok((sides, missing))
 }
 
 fn questions(sides: &[Side]) -> Vec<Question> {

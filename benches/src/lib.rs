@@ -4,7 +4,7 @@
 //! each row is a ratio wherever there is something to compare with, and every answer is compared with the truth. One
 //! module measures one thing: [`beside_redis`] (hot rows), [`big_tables`], [`cold`], [`peers`], [`memory`],
 //! [`scaling`], [`overload`], [`builds`], [`footer`], [`hostile`], [`ring`], [`restart`]. Under them, [`floors`] and
-//! [`decoding`] are what nobody can go below; [`table`], [`keys`], [`asker`] and [`side`] what is asked, [`load`],
+//! [`decoding`] are what nobody can go below; [`table`], [`keys`], [`asker`], [`flood`] and [`side`] what is asked, [`load`],
 //! [`series`] and [`report`] how it is counted. `bin/bench.rs` runs them. Peers run as programs of the system, never as
 //! libraries.
 
@@ -18,6 +18,7 @@ pub mod built;
 pub mod cold;
 pub mod decoding;
 pub mod effort;
+pub mod flood;
 pub mod floors;
 pub mod footer;
 pub mod hostile;

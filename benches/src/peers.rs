@@ -72,11 +72,12 @@ pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
     let (by, keys) = (By::Id, Keys::uniform(TABLE.rows));
     let stream = Asker { client: worker.client().build()?, path: path.as_str().into(), by, keys };
     stream.warm(TABLE).await?;
-    built::by_heat(worker.endpoint(), &heating(&stream), Kind::Ready).await?;
+    let name = |way: &str| format!("peers, {way}");
+    let mut rows = built::by_heat(worker.endpoint(), &heating(&stream), Kind::Ready, &name("over the stream")).await?;
     let in_process = Asker { client: embedded.client()?, ..stream.clone() };
     in_process.warm(TABLE).await?;
-    built::by_heat(&embedded.endpoint(), &heating(&in_process), Kind::Ready).await?;
-    let mut rows = Vec::new();
+    let endpoint = embedded.endpoint();
+    rows.extend(built::by_heat(&endpoint, &heating(&in_process), Kind::Ready, &name("in process")).await?);
     for placement in cores.placements() {
         let mut seen = Seen::default();
         for round in 0..effort.rounds {

@@ -101,26 +101,53 @@ pub fn directory() -> PathBuf {
 }
 
 impl Run {
-    /// Writes the run under its date (`2026-11-22`), over an earlier one of that day, and as the latest one. Returns
-    /// both paths.
+    /// Writes the run under its date (`2026-11-22`), over an earlier one of that day, and as the latest one, of which
+    /// there is a table in Markdown too. Returns all paths.
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn write(&self, directory: &Path, date: &str) -> anyhow::Result<[PathBuf; 2]> {
+    pub fn write(&self, directory: &Path, date: &str) -> anyhow::Result<[PathBuf; 3]> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         fs::create_dir_all(directory)?;
-        let paths = [directory.join(format!("{date}.json")), directory.join("latest.json")];
-        for path in &paths {
-            fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+        let names = [format!("{date}.json"), "latest.json".to_owned(), "latest.md".to_owned()];
+        let paths = names.map(|name| directory.join(name));
+        for (path, text) in paths.iter().zip([&text, &text, &self.markdown()]) {
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(paths)
+    }
+
+    /// The run as a table for documents, which is copied into them and never typed.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut text = format!("{}, commit {}, {}\n\n", self.hardware, self.commit, self.verdict());
+        text += "| | Alcedo | beside | ratio | unit | target |\n|---|---|---|---|---|---|\n";
+        for row in &self.rows {
+            let or_dash = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), figure);
+            let verdict = match row.met {
+                Some(true) => ", met",
+                Some(false) => ", **not met**",
+                None => "",
+            };
+            let (peer, ratio) = (or_dash(row.peer), or_dash(row.ratio));
+            let (alcedo, unit, target) = (figure(row.alcedo), row.unit, &row.target);
+            text += &format!("| {} | {alcedo} | {peer} | {ratio} | {unit} | {target}{verdict} |\n", row.name);
+        }
+        text
+    }
+
+    /// How many targets there are, and how many are met.
+    fn verdict(&self) -> String {
+        let met = self.rows.iter().filter(|row| row.met == Some(true)).count();
+        let all = self.rows.iter().filter(|row| row.met.is_some()).count();
+        format!("{met} of {all} targets met")
     }
 
     /// The run as a table for people.
     #[must_use]
     pub fn table(&self) -> String {
         let widest = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
-        let mut text = format!("{}\ncommit {}\n\n", self.hardware, self.commit);
+        let mut text = format!("{}\ncommit {}, {}\n\n", self.hardware, self.commit, self.verdict());
         text += &format!("{:<widest$}  {:>10} {:>10} {:>7}  {:<15} target\n", "", "alcedo", "peer", "ratio", "unit");
         for row in &self.rows {
             let or_dash = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), figure);
@@ -221,7 +248,8 @@ mod tests {
     #[test]
     fn what_is_written_has_the_shape_and_the_faults_are_seen() {
         let home = tempfile::tempdir().unwrap();
-        let [dated, latest] = run().write(home.path(), "2026-01-31").unwrap();
+        let [dated, latest, markdown] = run().write(home.path(), "2026-01-31").unwrap();
+        assert_eq!(fs::read_to_string(markdown).unwrap(), run().markdown());
         assert!(dated.ends_with("2026-01-31.json"));
         let written: Value = serde_json::from_str(&fs::read_to_string(&latest).unwrap()).unwrap();
         assert_eq!(fs::read(dated).unwrap(), fs::read(latest).unwrap());
@@ -251,6 +279,15 @@ mod tests {
         assert_eq!(lines[0], "a             31.2       25.0    1.25  us              met: at most 1.5 times the peer");
         assert!(lines[1].ends_with("NOT MET: at most 1.5 times the peer"), "{table}");
         assert_eq!(lines[2], "longer        31.2          -       -  us");
+    }
+
+    #[test]
+    fn documents_get_the_same_table() {
+        let text = run().markdown();
+        assert!(text.starts_with("2 cores, commit abc, 1 of 2 targets met\n\n| | Alcedo |"), "{text}");
+        assert!(text.contains("| a | 31.2 | 25.0 | 1.25 | us | at most 1.5 times the peer, met |\n"), "{text}");
+        assert!(text.contains("| b | 31.2 | 5.00 | 6.25 | us | at most 1.5 times the peer, **not met** |"), "{text}");
+        assert!(text.ends_with("| longer | 31.2 | - | - | us |  |\n"), "{text}");
     }
 
     #[test]

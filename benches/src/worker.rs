@@ -138,12 +138,26 @@ impl Metrics {
         Ok(Self::parse(&text))
     }
 
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let sample = |line: &str| {
             let (name, value) = line.rsplit_once(' ')?;
             (!line.starts_with('#')).then_some((name.to_owned(), value.parse().ok()?))
         };
         Self(text.lines().filter_map(sample).collect())
+    }
+
+    /// The cumulative buckets of a histogram with this label, by their bounds in seconds, lowest first.
+    #[must_use]
+    pub fn buckets(&self, name: &str, label: &str) -> Vec<(f64, f64)> {
+        let bucket = |(sample, count): (&String, &f64)| {
+            let (its_name, labels) = sample.split_once('{')?;
+            let bound = labels.split("le=\"").nth(1)?.split('"').next()?;
+            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
+            (its_name == name && labels.contains(label)).then_some((bound, *count))
+        };
+        let mut buckets: Vec<(f64, f64)> = self.0.iter().filter_map(bucket).collect();
+        buckets.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        buckets
     }
 
     /// The sum of all samples of this name whose labels contain all of these, such as `cache="page"`.

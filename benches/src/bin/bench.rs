@@ -14,11 +14,13 @@ use alcedo_benches::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const USAGE: &str = "\
-usage: cargo xtask bench [--rounds N] [--load MS] [--long] [--only PART]... [--profile SECONDS]
+usage: cargo xtask bench [--rounds N] [--load MS] [--long] [--markdown] [--only PART]...
+       cargo xtask bench --profile SECONDS
 
   --rounds N         rounds of each comparison, 5 unless said otherwise
   --load MS          how long each load of a round lasts, 400 unless said otherwise
   --long             the mixed run of the part `memory` lasts ten minutes
+  --markdown         print the table for documents
   --only PART        this part alone, or these; the table is printed and no run is written
   --profile SECONDS  measure nothing: keep a worker busy, so that a profiler can look at it
 
@@ -42,6 +44,9 @@ const PARTS: [Part; 12] = [
     Part { word: "restart", title: "restart with a full page store" },
 ];
 
+/// Letters of the reason why a part broke off that go into its row.
+const MAX_WHY: usize = 300;
+
 /// Something that can be measured by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
@@ -51,7 +56,7 @@ struct Part {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
-    Measure { effort: Effort, only: Vec<Part> },
+    Measure { effort: Effort, only: Vec<Part>, is_markdown: bool },
     Hold { duration: Duration },
     Serve { floor: String },
     Help,
@@ -63,7 +68,7 @@ fn main() -> ExitCode {
             print!("{USAGE}");
             Ok(())
         }
-        Ok(Wish::Measure { effort, only }) => measure(effort, &only),
+        Ok(Wish::Measure { effort, only, is_markdown }) => measure(effort, &only, is_markdown),
         Ok(Wish::Hold { duration }) => runtime().and_then(|runtime| runtime.block_on(beside_redis::hold(duration))),
         Ok(Wish::Serve { floor }) => floors::serve(&floor),
         Err(problem) => {
@@ -81,7 +86,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
-    let (mut effort, mut only, mut hold) = (Effort::default(), Vec::new(), None);
+    let (mut effort, mut only, mut hold, mut is_markdown) = (Effort::default(), Vec::new(), None, false);
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_default();
         let number = |text: String| match text.parse::<u64>() {
@@ -92,6 +97,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
             "--rounds" => effort.rounds = number(value())?.try_into().map_err(|_| "too many rounds".to_owned())?,
             "--load" => effort.load = Duration::from_millis(number(value())?),
             "--long" => effort.long = true,
+            "--markdown" => is_markdown = true,
             "--only" => {
                 let word = value();
                 let part = PARTS.into_iter().find(|part| part.word == word);
@@ -105,7 +111,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Wish, String> {
     }
     Ok(match hold {
         Some(duration) => Wish::Hold { duration },
-        None => Wish::Measure { effort, only },
+        None => Wish::Measure { effort, only, is_markdown },
     })
 }
 
@@ -114,7 +120,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-fn measure(effort: Effort, only: &[Part]) -> anyhow::Result<()> {
+fn measure(effort: Effort, only: &[Part], is_markdown: bool) -> anyhow::Result<()> {
     // A thousand connections have two ends; the workers inherit what is set here.
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
@@ -123,18 +129,27 @@ fn measure(effort: Effort, only: &[Part]) -> anyhow::Result<()> {
     for part in PARTS.into_iter().filter(|part| only.is_empty() || only.contains(part)) {
         println!("bench: {} ...", part.title);
         let begin = Instant::now();
-        let figures = run(part, effort)?;
+        // One part that breaks is a target that is missed; the others are measured all the same.
+        let figures = run(part, effort).unwrap_or_else(|error| vec![broken(part, &error)]);
         println!("bench: {} figures in {:.0} s", figures.len(), begin.elapsed().as_secs_f64());
         rows.extend(figures);
     }
     let run = Run { hardware, commit, rows };
-    println!("\n{}", run.table());
+    println!("\n{}", if is_markdown { run.markdown() } else { run.table() });
     if only.is_empty() {
         for path in run.write(&report::directory(), &machine::date())? {
             println!("wrote {}", path.display());
         }
     }
     Ok(())
+}
+
+/// The row of a part that did not come to its end.
+fn broken(part: Part, error: &anyhow::Error) -> Row {
+    eprintln!("bench: {} broke off: {error:#}", part.title);
+    let why = format!("{error:#}").replace(['\n', '|'], " ");
+    let target = format!("it runs to its end; it broke off: {}", why.chars().take(MAX_WHY).collect::<String>());
+    Row::new(format!("{}, the part's end", part.word), "runs", 0.0).judged(target, Some(false))
 }
 
 fn run(part: Part, effort: Effort) -> anyhow::Result<Vec<Row>> {
@@ -164,11 +179,14 @@ mod tests {
     fn flags_are_read_and_wrong_ones_refused() {
         let parse = |args: &str| parse(args.split_whitespace().map(str::to_owned));
         let (effort, only) = (Effort::default(), Vec::new());
-        assert_eq!(parse(""), Ok(Wish::Measure { effort, only: only.clone() }));
-        assert_eq!(parse("--rounds 9"), Ok(Wish::Measure { effort: Effort { rounds: 9, ..effort }, only }));
+        assert_eq!(parse(""), Ok(Wish::Measure { effort, only: only.clone(), is_markdown: false }));
+        assert_eq!(
+            parse("--rounds 9"),
+            Ok(Wish::Measure { effort: Effort { rounds: 9, ..effort }, only, is_markdown: false })
+        );
         let short = Effort { rounds: 1, load: Duration::from_millis(50), long: true };
-        let wish = Wish::Measure { effort: short, only: vec![PARTS[0], PARTS[3]] };
-        assert_eq!(parse("--rounds 1 --load 50 --long --only hot --only peers"), Ok(wish));
+        let wish = Wish::Measure { effort: short, only: vec![PARTS[0], PARTS[3]], is_markdown: true };
+        assert_eq!(parse("--rounds 1 --load 50 --long --markdown --only hot --only peers"), Ok(wish));
         assert_eq!(parse("--profile 30"), Ok(Wish::Hold { duration: Duration::from_secs(30) }));
         for wrong in ["--rounds", "--rounds 0", "--rounds x", "--fast", "--only", "--only fast"] {
             assert!(parse(wrong).is_err(), "{wrong}");

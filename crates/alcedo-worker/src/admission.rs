@@ -5,7 +5,7 @@
 //! makes all answers late.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::config::LookupConfig;
 use crate::cost::Cost;
 use crate::error::Error;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::turns;
 
@@ -92,8 +93,8 @@ pub struct Admission {
     heaviest: u32,
     default_timeout_us: AtomicU64,
     max_timeout_us: AtomicU64,
-    /// The process has nearly all the memory that it may have.
-    memory_is_short: AtomicBool,
+    /// How much of the memory that the process may have is left.
+    memory: AtomicU8,
     metrics: Arc<Metrics>,
 }
 
@@ -108,7 +109,7 @@ impl Admission {
             heaviest: (total as u32 / WEIGHT_SHARE).max(1),
             default_timeout_us: AtomicU64::new(0),
             max_timeout_us: AtomicU64::new(0),
-            memory_is_short: AtomicBool::new(false),
+            memory: AtomicU8::new(Memory::Enough as u8),
             metrics,
         };
         admission.set_timeouts(config);
@@ -122,19 +123,32 @@ impl Admission {
         self.max_timeout_us.store(us(config.max_timeout), Ordering::Relaxed);
     }
 
-    /// While memory is short, whoever asks is turned away.
-    pub(crate) fn set_memory_is_short(&self, is_short: bool) {
-        self.memory_is_short.store(is_short, Ordering::Relaxed);
+    /// While memory is scarce, work that can wait does; while it is short, whoever asks is turned away.
+    pub(crate) fn set_memory(&self, memory: Memory) {
+        self.memory.store(memory as u8, Ordering::Relaxed);
+    }
+
+    /// How much memory is left.
+    pub(crate) fn memory(&self) -> Memory {
+        [Memory::Enough, Memory::Scarce]
+            .into_iter()
+            .find(|memory| *memory as u8 == self.memory.load(Ordering::Relaxed))
+            .unwrap_or(Memory::Short)
     }
 
     /// Whether whoever asks is turned away.
     pub(crate) fn memory_is_short(&self) -> bool {
-        self.memory_is_short.load(Ordering::Relaxed)
+        self.memory() == Memory::Short
     }
 
-    /// Whether requests need the worker for themselves: they are turned away, or many permits are taken.
+    /// Whether requests need the worker for themselves: memory is scarce, or many permits are taken.
     pub(crate) fn is_strained(&self) -> bool {
-        self.memory_is_short() || self.permits.available_permits() < self.total / STRAINED_SHARE
+        self.memory() != Memory::Enough || self.permits.available_permits() < self.total / STRAINED_SHARE
+    }
+
+    /// Why a request is turned away while memory is short.
+    pub(crate) fn memory_error() -> Error {
+        Error::Overloaded { what: "memory.limit is nearly reached", retry_after: MEMORY_RETRY_AFTER }
     }
 
     fn max_timeout(&self) -> Duration {
@@ -195,7 +209,7 @@ impl Admission {
         let weight = self.weight(weight);
         if self.memory_is_short() {
             self.metrics.shed_memory_total.up();
-            return Err(Error::Overloaded { what: "memory.limit is nearly reached", retry_after: MEMORY_RETRY_AFTER });
+            return Err(Self::memory_error());
         }
         let shed = || {
             self.metrics.shed_total.up();
@@ -283,10 +297,15 @@ mod tests {
     async fn while_memory_is_short_all_are_turned_away() {
         let admission = admission(8);
         let deadline = admission.deadline(None, None);
-        admission.set_memory_is_short(true);
+        admission.set_memory(Memory::Scarce);
+        assert!(admission.is_strained());
+        drop(admission.admit(1, deadline).await.unwrap());
+        admission.set_memory(Memory::Short);
+        assert!(admission.is_strained() && admission.try_admit(1).is_none());
         assert!(matches!(admission.admit(1, deadline).await, Err(Error::Overloaded { .. })));
         assert_eq!(admission.metrics.shed_memory_total.get(), 1);
-        admission.set_memory_is_short(false);
+        admission.set_memory(Memory::Enough);
+        assert!(!admission.is_strained());
         drop(admission.admit(1, deadline).await.unwrap());
     }
 

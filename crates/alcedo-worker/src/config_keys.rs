@@ -302,7 +302,8 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         "memory.limit",
         Size,
         "\"0\"",
-        "Memory of the process; from 95 % of it on, requests are turned away. 0: no such limit.",
+        "Memory of the process; from 85 % of it on caches shrink, from 92 % on nothing is built, from 95 % on requests \
+         are turned away. 0: no such limit.",
     ),
     live(
         "log.filter",

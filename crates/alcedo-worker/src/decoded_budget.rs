@@ -39,6 +39,8 @@ pub(crate) struct DecodedBudget {
 struct Window {
     began: Instant,
     rows_percent: u64,
+    /// What of the total may be used, in percent.
+    room_percent: u64,
     seen: Seen,
 }
 
@@ -54,15 +56,26 @@ pub(crate) struct Seen {
 
 impl DecodedBudget {
     pub(crate) fn new(total: u64) -> Self {
-        let window = Window { began: Instant::now(), rows_percent: ROWS_PERCENT, seen: Seen::default() };
+        let window =
+            Window { began: Instant::now(), rows_percent: ROWS_PERCENT, room_percent: 100, seen: Seen::default() };
         Self { total, window: Mutex::new(window) }
     }
 
     /// Bytes of rows and of pages.
     pub(crate) fn parts(&self) -> (u64, u64) {
-        let rows = self.lock().rows_percent;
-        let rows = self.total / 100 * rows + self.total % 100 * rows / 100;
-        (rows, self.total - rows)
+        let Window { rows_percent, room_percent, .. } = *self.lock();
+        let of = |bytes: u64, percent: u64| bytes / 100 * percent + bytes % 100 * percent / 100;
+        let total = of(self.total, room_percent);
+        let rows = of(total, rows_percent);
+        (rows, total - rows)
+    }
+
+    /// Lets both together have this part of the total, in percent.
+    pub(crate) fn set_room(&self, percent: u64, rows: &HotRows, pages: &DecodedPages) {
+        let before = std::mem::replace(&mut self.lock().room_percent, percent);
+        if before != percent {
+            self.divide(rows, pages);
+        }
     }
 
     /// Looks whether a window is over, and then gives room to the tier whose bytes saved more in it.
@@ -74,15 +87,19 @@ impl DecodedBudget {
             searched_us: metrics.searched_us.get(),
         };
         if self.total > 0 && self.note(seen, Instant::now()) {
-            let (row_bytes, page_bytes) = self.parts();
-            // The one that becomes smaller first, so that both together never have more than there is.
-            if row_bytes < rows.capacity_bytes() {
-                rows.set_capacity(row_bytes);
-                pages.set_capacity(page_bytes);
-            } else {
-                pages.set_capacity(page_bytes);
-                rows.set_capacity(row_bytes);
-            }
+            self.divide(rows, pages);
+        }
+    }
+
+    fn divide(&self, rows: &HotRows, pages: &DecodedPages) {
+        let (row_bytes, page_bytes) = self.parts();
+        // The one that becomes smaller first, so that both together never have more than there is.
+        if row_bytes < rows.capacity_bytes() {
+            rows.set_capacity(row_bytes);
+            pages.set_capacity(page_bytes);
+        } else {
+            pages.set_capacity(page_bytes);
+            rows.set_capacity(row_bytes);
         }
     }
 
@@ -109,7 +126,7 @@ impl DecodedBudget {
             window.rows_percent
         };
         let has_changed = percent != window.rows_percent;
-        *window = Window { began: now, rows_percent: percent, seen };
+        *window = Window { began: now, rows_percent: percent, seen, ..*window };
         has_changed
     }
 

@@ -256,7 +256,7 @@ impl Derived {
 
     /// The longest head that may be made.
     pub fn largest_head_bytes(&self) -> u64 {
-        self.heads.capacity_bytes() / LARGEST_HEAD_SHARE
+        self.heads.configured_bytes() / LARGEST_HEAD_SHARE
     }
 
     /// Drops an object. Says whether it was there.
@@ -302,6 +302,11 @@ impl Derived {
     /// Heads in memory: how many, their bytes, and the bytes that they may take.
     pub fn heads(&self) -> (u64, u64, u64) {
         (self.heads.count(), self.heads.bytes(), self.heads.capacity_bytes())
+    }
+
+    /// Lets the heads in memory have this part of what they are configured to have, in percent.
+    pub(crate) fn set_heads_room(&self, percent: u64) {
+        self.heads.set_room(percent);
     }
 
     /// What happened so far.

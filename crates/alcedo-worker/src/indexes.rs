@@ -359,6 +359,22 @@ impl Indexes {
         self.tables.built.weighted_size()
     }
 
+    /// Drops indexes until all of them take at most this part of what they may, in percent; which ones is chance.
+    pub(crate) fn shrink_to(&self, percent: u64) {
+        let most = self.capacity_bytes / 100 * percent;
+        let mut held = self.bytes();
+        if percent >= 100 || held <= most {
+            return;
+        }
+        for (key, file) in &self.tables.built {
+            if held <= most {
+                break;
+            }
+            held = held.saturating_sub(file.weight);
+            self.tables.drop_built(&key);
+        }
+    }
+
     /// Bytes that indexes may take.
     pub fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes

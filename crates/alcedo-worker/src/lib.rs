@@ -31,6 +31,7 @@ pub mod indexes;
 pub mod listings;
 pub mod lookups;
 mod membership;
+mod memory;
 mod merge;
 pub mod metrics;
 pub mod notify;

@@ -221,6 +221,14 @@ impl Lookups {
         self.budget.look(&self.hot, &self.decoded, &self.metrics);
     }
 
+    /// Lets the caches in memory have so much of what they are configured to have, in percent. What is too much leaves:
+    /// it is found again on disk or at the origin.
+    pub(crate) fn set_room(&self, percent: u64) {
+        self.budget.set_room(percent, &self.hot, &self.decoded);
+        self.derived.set_heads_room(percent);
+        self.indexes.shrink_to(percent);
+    }
+
     /// Most keys of one lookup.
     pub fn max_keys(&self) -> usize {
         self.config.max_keys

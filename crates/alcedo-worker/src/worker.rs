@@ -26,6 +26,7 @@ use crate::connection::Accepted;
 use crate::files::Files;
 use crate::lookups::Lookups;
 use crate::membership::{self, Membership};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::process;
 use crate::service::Door;
@@ -38,10 +39,6 @@ use crate::watchdog::{self, Watchdog};
 pub(crate) const LISTEN_BACKLOG: i32 = 1_024;
 /// File descriptors per allowed connection: as many as connections remain for the cache's files and the origins.
 const FDS_PER_CONNECTION: u64 = 2;
-/// From this part of `memory.limit` on, in percent, requests are turned away; below it they are taken again.
-const SHED_PERCENT: u64 = 95;
-/// How often the memory in use is looked at: it takes a few file reads in memory.
-const MEMORY_LOOK: Duration = Duration::from_millis(500);
 
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -351,19 +348,8 @@ impl Beside {
         tokio::select! {
             // An error means that the worker's handle is gone.
             _ = stopped.wait_for(|stop| *stop) => {}
-            _ = async { tokio::join!(serving, following, watch_memory(&door)) } => {}
+            _ = async { tokio::join!(serving, following, memory::watch(&door)) } => {}
         }
-    }
-}
-
-/// Turns requests away while the process has nearly all the memory that it may have.
-async fn watch_memory(door: &Door) {
-    loop {
-        let limit = door.settings().memory.limit_bytes;
-        let is_short = limit > 0 && process::resident_bytes() >= limit / 100 * SHED_PERCENT;
-        door.admission.set_memory_is_short(is_short);
-        door.lookups.divide_decoded();
-        tokio::time::sleep(MEMORY_LOOK).await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use alcedo_lookup::machine::{Fed, Machine, Need, Source, Step};
 use tokio::runtime::Handle;
 
+use crate::admission::Admission;
 use crate::error::Error;
 use crate::reader::{FileVersion, Reader};
 use crate::service::Door;
@@ -37,12 +38,16 @@ impl<'d> Paced<'d> {
     /// Waits while requests need the worker.
     ///
     /// # Errors
-    /// The file has another version by now, and nobody will ask for this one's objects.
+    /// The file has another version by now, and nobody will ask for this one's objects; or memory is short, and a build
+    /// that only waited would keep its own.
     pub(super) async fn pass(&self) -> Result<(), Error> {
         let builds = &self.door.builds;
         loop {
             if self.door.lookups.indexes().is_outdated(self.version) {
                 return Err(Error::VersionChanged { url: Arc::clone(&self.version.stat.url) });
+            }
+            if self.door.admission.memory_is_short() {
+                return Err(Admission::memory_error());
             }
             if !self.door.admission.is_strained() {
                 return Ok(());

@@ -214,6 +214,19 @@ async fn while_requests_need_the_worker_a_build_waits() {
 }
 
 #[tokio::test]
+async fn where_memory_is_short_a_build_is_broken_off_and_gives_its_own_back() {
+    let site = Site::new().await;
+    let (job, io) = (site.job("rows-1").await, Handle::current());
+    let source = site.source(&io, &job);
+    let mut config = Config::default();
+    (config.runtimes, config.builds.parallel, config.memory.limit_bytes) = (1, 0, 1);
+    site.running.reload(config).unwrap();
+    let made = tokio::time::timeout(PATIENCE, build(site.door(), &source, &job, Copying::new(1_000_000))).await;
+    assert!(matches!(made.unwrap(), Err(Failed::Broken(Error::Overloaded { .. }))));
+    assert!(site.door().lookups.derived().pages().files().is_empty());
+}
+
+#[tokio::test]
 async fn what_finds_no_room_is_not_made_and_it_is_said_aloud() {
     let mut config = Config::default();
     config.cache.derived_bytes = 1 << 20;

@@ -49,12 +49,14 @@ impl Weighter<u64, Entry> for Weight {
 #[derive(Debug)]
 pub(super) struct Heads {
     cache: Cache<u64, Entry, Weight>,
+    /// What it may hold where memory is not scarce.
+    configured_bytes: u64,
 }
 
 impl Heads {
     pub(super) fn new(capacity_bytes: u64) -> Self {
         let usual = usize::try_from(capacity_bytes / USUAL_HEAD_BYTES).unwrap_or(usize::MAX).max(1);
-        Self { cache: Cache::with_weighter(usual, capacity_bytes, Weight) }
+        Self { cache: Cache::with_weighter(usual, capacity_bytes, Weight), configured_bytes: capacity_bytes }
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -67,6 +69,18 @@ impl Heads {
 
     pub(super) fn capacity_bytes(&self) -> u64 {
         self.cache.capacity()
+    }
+
+    pub(super) fn configured_bytes(&self) -> u64 {
+        self.configured_bytes
+    }
+
+    /// Lets them have this part of what is configured, in percent; heads that are too many leave, and are read again.
+    pub(super) fn set_room(&self, percent: u64) {
+        let bytes = self.configured_bytes / 100 * percent + self.configured_bytes % 100 * percent / 100;
+        if bytes != self.cache.capacity() {
+            self.cache.set_capacity(bytes);
+        }
     }
 
     pub(super) fn drop_head(&self, object: &Object) {

@@ -167,8 +167,8 @@ fn report(placement: &str, kind: &Kind, seen: &Seen) -> Vec<Row> {
         let bound = 1.25 * needed + TAIL_BYTES;
         // A trip less is paid with bytes, as long as they take less time than the trip.
         let words = format!(
-            "at most 1.25 times what is needed and the tail ({bound:.0}); with {allowed} trips what is beyond may cost one \
-             more ({worth:.0})"
+            "at most 1.25 times what is needed and the tail ({bound:.0}); with {allowed} trips what is beyond may cost \
+             one more ({worth:.0})"
         );
         let is_met = bytes <= bound || trips <= allowed && bytes - bound <= worth;
         rows.push(Row::new(format!("{name}: bytes"), "bytes", bytes).beside(needed).judged(words, Some(is_met)));

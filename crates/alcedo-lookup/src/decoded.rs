@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use arrow_array::{Array, ArrayRef};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::decoded_keys::DecodedKeys;
 
@@ -23,10 +23,19 @@ const ENTRY_BYTES: u64 = 256;
 /// A page as small as this is expected at least: how many entries a budget is laid out for.
 const LEAST_PAGE_BYTES: u64 = 16 << 10;
 /// Touches after which a page is decoded while there is room.
-const TOUCHES_WITH_ROOM: u8 = 2;
-/// Touches after which a page is decoded though another one has to go: a page that comes back only by chance among ten
-/// times as many as fit is rarely touched so often.
-const TOUCHES_WHEN_FULL: u8 = 4;
+const TOUCHES_WITH_ROOM: u64 = 2;
+/// Touches after which a page is decoded though another one has to go: one of the least pages that comes back only by
+/// chance among ten times as many as fit is rarely touched so often. Of larger ones fewer fit, each is touched more
+/// often within the same memory, and it takes as many more touches, up to what a counter holds.
+const TOUCHES_WHEN_FULL: u64 = 4;
+const MOST_TOUCHES: u64 = 128;
+/// A page is decoded only where as many of it fit: fewer would only push out each other.
+const FITTING_PAGES: u64 = 8;
+/// What a part of the cache with a lock of its own has at least, so that it holds several of the largest pages: one
+/// that does not fit its part is never kept.
+const LEAST_SHARD_BYTES: u64 = FITTING_PAGES * MAX_PAGE_BYTES as u64;
+/// Parts that are never waited for.
+const MOST_SHARDS: u64 = 16;
 /// Counters per expected entry, so that few pages share one.
 const COUNTERS_PER_ENTRY: u64 = 4;
 /// Touches at least within which a page must come back: budgets of few pages remember as long as this.
@@ -125,7 +134,16 @@ impl DecodedPages {
     /// An empty cache of at most so many bytes; 0 keeps nothing.
     pub fn new(capacity_bytes: u64) -> Self {
         let entries = usize::try_from(capacity_bytes / LEAST_PAGE_BYTES).unwrap_or(usize::MAX);
-        let cache = Cache::with_weighter(entries, capacity_bytes, Weigh);
+        let shards = (capacity_bytes / LEAST_SHARD_BYTES).clamp(1, MOST_SHARDS);
+        let mut options = OptionsBuilder::new();
+        options.estimated_items_capacity(entries).weight_capacity(capacity_bytes).shards(1 << shards.ilog2());
+        let cache = match options.build() {
+            Ok(options) => {
+                Cache::with_options(options, Weigh, DefaultHashBuilder::default(), DefaultLifecycle::default())
+            }
+            // What they must have, they have.
+            Err(_) => Cache::with_weighter(entries, capacity_bytes, Weigh),
+        };
         Self { cache, heat: Heat::new(capacity_bytes), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
@@ -160,15 +178,17 @@ impl DecodedPages {
         self.misses.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn rows(&self, key: &PageKey) -> Found<DecodedRows> {
-        self.find(key, |entry| match entry {
+    /// A page's rows. `bytes`: what they take decoded, at least about so many.
+    pub(crate) fn rows(&self, key: &PageKey, bytes: u64) -> Found<DecodedRows> {
+        self.find(key, bytes, |entry| match entry {
             Entry::Rows(rows) => Some(rows),
             _ => None,
         })
     }
 
-    pub(crate) fn keys(&self, key: &PageKey) -> Found<DecodedKeys> {
-        self.find(key, |entry| match entry {
+    /// A page's values as keys; `bytes` as of its rows.
+    pub(crate) fn keys(&self, key: &PageKey, bytes: u64) -> Found<DecodedKeys> {
+        self.find(key, bytes, |entry| match entry {
             Entry::Keys(keys) => Some(keys),
             _ => None,
         })
@@ -192,7 +212,7 @@ impl DecodedPages {
         matches!(self.cache.peek(key), Some(Entry::Rows(_) | Entry::Keys(_)))
     }
 
-    fn find<T>(&self, key: &PageKey, of: impl FnOnce(Entry) -> Option<Arc<T>>) -> Found<T> {
+    fn find<T>(&self, key: &PageKey, bytes: u64, of: impl FnOnce(Entry) -> Option<Arc<T>>) -> Found<T> {
         match self.cache.get(key) {
             Some(entry) => match of(entry) {
                 Some(page) => {
@@ -203,12 +223,12 @@ impl DecodedPages {
             },
             None => self.miss(|| {
                 let capacity = self.capacity();
-                if capacity == 0 {
+                if capacity == 0 || bytes > capacity / FITTING_PAGES {
                     return Found::Pass;
                 }
                 let has_room = self.bytes() < capacity / 4 * 3;
-                let least = if has_room { TOUCHES_WITH_ROOM } else { TOUCHES_WHEN_FULL };
-                if self.heat.touch(key) >= least { Found::Decode } else { Found::Pass }
+                let least = if has_room { TOUCHES_WITH_ROOM } else { touches_when_full(bytes) };
+                if u64::from(self.heat.touch(key)) >= least { Found::Decode } else { Found::Pass }
             }),
         }
     }
@@ -217,6 +237,10 @@ impl DecodedPages {
         self.misses.fetch_add(1, Ordering::Relaxed);
         found()
     }
+}
+
+fn touches_when_full(bytes: u64) -> u64 {
+    (bytes / LEAST_PAGE_BYTES).clamp(TOUCHES_WHEN_FULL, MOST_TOUCHES)
 }
 
 /// About how often pages were asked for lately: a counter per hash, each halved once in as many touches as the budget
@@ -277,7 +301,11 @@ mod tests {
     }
 
     fn asked(pages: &DecodedPages, first_row: u64) -> &'static str {
-        match pages.rows(&key(first_row)) {
+        asked_of(pages, first_row, LEAST_PAGE_BYTES)
+    }
+
+    fn asked_of(pages: &DecodedPages, first_row: u64, bytes: u64) -> &'static str {
+        match pages.rows(&key(first_row), bytes) {
             Found::Decoded(rows) => {
                 assert_eq!((rows.first_row, rows.end()), (first_row, first_row + rows.array.len() as u64));
                 "decoded"
@@ -301,23 +329,54 @@ mod tests {
         assert_eq!([asked(&pages, 5), asked(&pages, 5), asked(&pages, 5)], ["pass"; 3]);
     }
 
-    #[test]
-    fn pages_that_come_back_by_chance_push_out_nothing() {
-        let pages = DecodedPages::new(1 << 20);
+    /// Asks for pages of so many bytes, ten times as many as fit; gives how many were decoded.
+    fn decoded_by_chance(pages: &DecodedPages, bytes: u64) -> usize {
         let mut decoded = 0;
         let mut seed = 1_u64;
         for _ in 0..20_000 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            // Ten times as many pages as fit.
-            let page = (seed >> 33) % 640;
-            if asked(&pages, page) == "decode" {
+            let page = (seed >> 33) % (pages.capacity() / bytes * 10);
+            if asked_of(pages, page, bytes) == "decode" {
                 decoded += 1;
-                pages.put_rows(key(page), &rows(page, 2_000));
+                pages.put_rows(key(page), &rows(page, bytes as usize / 8));
             }
         }
-        assert!(pages.bytes() <= 1 << 20);
-        assert!(decoded < 2_000, "{decoded} of 20,000 questions decoded a page");
-        assert!(pages.hits() > 1_000, "{} hits", pages.hits());
+        assert!(pages.bytes() <= pages.capacity());
+        decoded
+    }
+
+    #[test]
+    fn pages_that_come_back_by_chance_push_out_nothing() {
+        for (capacity, bytes) in [(1 << 20, 16 << 10), (16 << 20, 64 << 10), (16 << 20, 1 << 20), (128 << 20, 8 << 20)]
+        {
+            let pages = DecodedPages::new(capacity);
+            let decoded = decoded_by_chance(&pages, bytes);
+            assert!(decoded < 2_000, "{decoded} of 20,000 questions decoded a page of {bytes} bytes");
+            assert!(pages.hits() > 1_000, "{} hits of pages of {bytes} bytes", pages.hits());
+        }
+    }
+
+    #[test]
+    fn a_large_page_that_is_asked_for_often_pushes_out_those_that_are_not() {
+        let (pages, bytes) = (DecodedPages::new(16 << 20), 1 << 20);
+        decoded_by_chance(&pages, bytes);
+        // As hot as four of the sixteen that fit.
+        let hot = 1_000..1_004;
+        let mut asked: u64 = 0;
+        while hot.clone().any(|page| asked_of(&pages, page, bytes) != "decoded") {
+            for page in hot.clone().filter(|page| asked_of(&pages, *page, bytes) == "decode") {
+                pages.put_rows(key(page), &rows(page, bytes as usize / 8));
+            }
+            asked += 1;
+            assert!(asked < 1_000, "four hot pages are not decoded");
+        }
+    }
+
+    #[test]
+    fn a_page_of_which_few_fit_is_not_decoded() {
+        let pages = DecodedPages::new(16 << 20);
+        assert_eq!([(); 9].map(|()| asked_of(&pages, 1, 3 << 20)), ["pass"; 9]);
+        assert_eq!([(); 2].map(|()| asked_of(&pages, 1, 2 << 20)), ["pass", "decode"]);
     }
 
     #[test]

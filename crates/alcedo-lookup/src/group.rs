@@ -23,6 +23,9 @@ use crate::tables::{Tables, about};
 /// Inflated bytes of key data pages that are gone through with one reader.
 const SCANNED_AT_ONCE_BYTES: usize = 16 << 20;
 
+/// Bytes that a decoded key takes, about.
+const KEY_BYTES: u64 = 8;
+
 /// One row group that may hold a key.
 pub(crate) struct GroupSearch {
     group: usize,
@@ -214,7 +217,11 @@ impl GroupSearch {
             }
         };
         match plan.decoded() {
-            Some(cache) => scan.with_decoded(|page| cache.keys(&self.key_of(plan, table, page))),
+            Some(cache) => scan.with_decoded(|page| {
+                let (rows, stored) = (table.page_rows(page), u64::from(table.pages[page].length));
+                let bytes = stored.max((rows.end - rows.start).saturating_mul(KEY_BYTES));
+                cache.keys(&self.key_of(plan, table, page), bytes)
+            }),
             None => scan,
         }
     }

@@ -23,6 +23,7 @@ use crate::page_place::{Group, PagePlace};
 use crate::projection::Projection;
 use crate::schema::RowSchema;
 use crate::schema_tree::SchemaTree;
+use crate::stretch::DECODED_VALUE_BYTES;
 
 /// Decoded pages of one content version of one file among those that a client keeps.
 #[derive(Debug, Clone)]
@@ -47,10 +48,12 @@ impl KeptPages {
         for (i, root) in projection.roots.iter().enumerate() {
             let ([leaf], Some(column)) = (&root.leaves[..], root.code) else { continue };
             let Some(pages) = group.leaves.get(leaf).filter(|pages| !pages.unaligned) else { continue };
-            let places: Vec<(u64, u64)> = pages.pages.iter().map(|(first, rows, _)| (*first, *rows)).collect();
-            for (first, rows) in places {
+            let place = |(first, rows, page): &(u64, u64, StoredPage)| (*first, *rows, page.inflated_bytes() as u64);
+            let places: Vec<(u64, u64, u64)> = pages.pages.iter().map(place).collect();
+            for (first, rows, inflated) in places {
                 let key = PageKey { owner: self.owner, group: first_row, column, first_row: first };
-                let decoded = match self.cache.rows(&key) {
+                let bytes = inflated.max(rows.saturating_mul(DECODED_VALUE_BYTES));
+                let decoded = match self.cache.rows(&key, bytes) {
                     Found::Decoded(decoded) if decoded.end() == first + rows => Some(decoded),
                     Found::Decode => self.decode(projection, i, group, key, rows),
                     _ => None,

@@ -18,6 +18,9 @@ use crate::search::Plan;
 /// may be much longer.
 const MAX_STORED_BYTES: u64 = 4 << 20;
 
+/// Bytes that a decoded value takes at least, about: of many a page is long though it is few bytes as it is stored.
+pub(crate) const DECODED_VALUE_BYTES: u64 = 4;
+
 /// Page tables by leaf.
 pub(crate) type PageTables = BTreeMap<usize, Arc<PageTable>>;
 
@@ -116,9 +119,11 @@ fn split_rows(
     while let Some(row) = rows.get(next) {
         let page = table.page_rows(table.pages_of(&(*row..row + 1)).start);
         let end = next + rows[next..].partition_point(|row| *row < page.end).max(1);
-        match cache.rows(&page_key(plan, group, code, page.start)) {
+        let stored = stored_bytes(root, tables, &page);
+        let bytes = stored.max((page.end - page.start).saturating_mul(DECODED_VALUE_BYTES));
+        match cache.rows(&page_key(plan, group, code, page.start), bytes) {
             Found::Decoded(decoded) if decoded.end() >= page.end => pages.decoded.push(decoded),
-            Found::Decode if is_affordable(root, tables, &page) => pages.whole.push(page),
+            Found::Decode if is_affordable(root, stored, &page) => pages.whole.push(page),
             _ => rest.extend_from_slice(&rows[next..end]),
         }
         next = end;
@@ -126,12 +131,16 @@ fn split_rows(
     rest
 }
 
-fn is_affordable(root: &Root, tables: &PageTables, rows: &Range<u64>) -> bool {
+/// Bytes of the stored pages of all of a root column's leaves that hold these rows.
+fn stored_bytes(root: &Root, tables: &PageTables, rows: &Range<u64>) -> u64 {
     let stored = |table: &Arc<PageTable>| {
         let lengths = table.pages_of(rows).map(|page| table.page_range(page)).map(|range| range.end - range.start);
         lengths.sum::<u64>()
     };
-    let stored: u64 = root.leaves.iter().filter_map(|leaf| tables.get(leaf)).map(stored).sum();
+    root.leaves.iter().filter_map(|leaf| tables.get(leaf)).map(stored).sum()
+}
+
+fn is_affordable(root: &Root, stored: u64, rows: &Range<u64>) -> bool {
     rows.end - rows.start <= MAX_PAGE_ROWS && (root.leaves.len() == 1 || stored <= MAX_STORED_BYTES)
 }
 

@@ -312,7 +312,7 @@ pub(crate) fn fetched_group<'a>(
 /// Decodes the pages that are asked for often, and keeps them.
 fn decode_pages_of(plan: &Plan, found: &FoundRows<'_>, group: &mut FetchedGroup<'_>) {
     for (i, root) in found.stretch.roots.iter().enumerate() {
-        let Some((cache, code)) = plan.decoded().zip(plan.projection.roots[i].code) else { continue };
+        let Some((cache, code)) = plan.decoded_rows().zip(plan.projection.roots[i].code) else { continue };
         for rows in &root.whole {
             let key = page_key(plan, found.group, code, rows.start);
             match plan.projection.decode_whole(i, group, rows.clone()) {

@@ -212,6 +212,23 @@ impl DecodedPages {
         matches!(self.cache.peek(key), Some(Entry::Rows(_) | Entry::Keys(_)))
     }
 
+    /// Whether a page is neither kept nor asked for so often that it is to be, so that decoding it would be of use once.
+    /// It counts as asked for.
+    pub(crate) fn is_seldom(&self, key: &PageKey, bytes: u64) -> bool {
+        !self.has(key) && !self.is_due(key, bytes)
+    }
+
+    /// Notes that a page of so many bytes was asked for; says whether that is often enough to decode it.
+    fn is_due(&self, key: &PageKey, bytes: u64) -> bool {
+        let capacity = self.capacity();
+        if capacity == 0 || bytes > capacity / FITTING_PAGES {
+            return false;
+        }
+        let has_room = self.bytes() < capacity / 4 * 3;
+        let least = if has_room { TOUCHES_WITH_ROOM } else { touches_when_full(bytes) };
+        u64::from(self.heat.touch(key)) >= least
+    }
+
     fn find<T>(&self, key: &PageKey, bytes: u64, of: impl FnOnce(Entry) -> Option<Arc<T>>) -> Found<T> {
         match self.cache.get(key) {
             Some(entry) => match of(entry) {
@@ -221,15 +238,7 @@ impl DecodedPages {
                 }
                 None => self.miss(|| Found::Pass),
             },
-            None => self.miss(|| {
-                let capacity = self.capacity();
-                if capacity == 0 || bytes > capacity / FITTING_PAGES {
-                    return Found::Pass;
-                }
-                let has_room = self.bytes() < capacity / 4 * 3;
-                let least = if has_room { TOUCHES_WITH_ROOM } else { touches_when_full(bytes) };
-                if u64::from(self.heat.touch(key)) >= least { Found::Decode } else { Found::Pass }
-            }),
+            None => self.miss(|| if self.is_due(key, bytes) { Found::Decode } else { Found::Pass }),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::key_scan::{KeyPage, KeyScan, Match};
 use crate::page_header::PageHeader;
 use crate::page_place::ColumnName;
 use crate::search::{FoundRows, Plan};
+use crate::sent_pages::SentPages;
 use crate::sieve::{self, Sieve};
 use crate::stretch::{Stretch, page_key};
 use crate::tables::{Tables, about};
@@ -357,7 +358,7 @@ impl GroupSearch {
             };
             let mut pages = table.pages_of_rows(&rows);
             // A page that is decoded takes no bytes, where it is that of the whole column.
-            if let Some(cache) = plan.decoded() {
+            if let Some(cache) = plan.decoded_rows() {
                 let code = plan.projection.roots.iter().find(|root| root.leaves == [*leaf]).and_then(|root| root.code);
                 let key = |code, page: usize| page_key(plan, self.group, code, table.page_rows(page).start);
                 pages.retain(|page| code.is_none_or(|code| !cache.has(&key(code, *page))));
@@ -409,6 +410,13 @@ impl GroupSearch {
         let stretch = self.stretch.as_ref()?;
         let matches = self.matches.as_deref()?.get(stretch.matches.clone())?;
         Some(FoundRows { group: self.group, matches, tables: self.tables.known(), stretch })
+    }
+
+    /// Adds what it would take to send the data pages that hold the matches; false where not all of them are known.
+    pub(crate) fn weigh_pages(&self, plan: &Plan, sent: &mut SentPages) -> Result<bool, Error> {
+        let mut rows: Vec<u64> = self.matches().iter().map(|(row, _)| *row).collect();
+        rows.dedup();
+        sent.add(plan, self.group, &rows, |leaf| self.tables.get(plan, leaf))
     }
 
     /// The next matches are in the answer; true when they were the last.

@@ -111,6 +111,8 @@ mod schema_tree;
 #[cfg(feature = "parquet")]
 pub mod search;
 #[cfg(feature = "parquet")]
+mod sent_pages;
+#[cfg(feature = "parquet")]
 mod sieve;
 #[cfg(feature = "parquet")]
 mod stretch;

@@ -107,9 +107,9 @@ impl Prepared {
         self
     }
 
-    /// The cache of decoded data pages; none where the answer consists of stored ones.
+    /// The cache of decoded data pages.
     pub(crate) fn decoded(&self) -> Option<&DecodedPages> {
-        self.decoded.as_deref().filter(|_| self.form != Form::Pages)
+        self.decoded.as_deref()
     }
 
     /// Row groups that may hold any of the keys, by their bounds, ascending.

@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::answer::{AnswerWriter, FileAnswer, Form, KeyStatus};
+use crate::decoded::DecodedPages;
 use crate::error::Error;
 use crate::fetched::{Fetched, Wanted};
 use crate::file_index::FileIndex;
@@ -18,6 +19,7 @@ use crate::key_scan::{Match, too_many_rows};
 use crate::limits::Limits;
 use crate::machine::{Fed, Machine, Piece, Step};
 use crate::prepared::Prepared;
+use crate::sent_pages::SentPages;
 use crate::stretch::{PageTables, Stretch};
 
 /// One question to a file.
@@ -44,6 +46,8 @@ pub struct Search {
     writing: Option<Writing>,
     /// Key data pages were wanted before: suspicions beside them are for the first time only.
     speculated: bool,
+    /// Bytes of data pages that may be sent in place of rows.
+    most_sent: u64,
     stage: &'static str,
     notes: Vec<String>,
 }
@@ -62,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) probes: Probes,
     /// How many keys are asked for.
     pub(crate) keys: usize,
+    /// What the answer's rows are written as.
+    pub(crate) form: Form,
     /// Decisions are put in words.
     pub(crate) is_noted: bool,
 }
@@ -69,7 +75,16 @@ pub(crate) struct Plan {
 impl Plan {
     /// A plan without a key: for who goes through all rows of a column or of a file.
     pub(crate) fn without_keys(prepared: Arc<Prepared>) -> Self {
-        Self { prepared, probes: Probes::default(), keys: 0, is_noted: false }
+        Self::new(prepared, Probes::default(), 0)
+    }
+
+    fn new(prepared: Arc<Prepared>, probes: Probes, keys: usize) -> Self {
+        Self { form: prepared.form, prepared, probes, keys, is_noted: false }
+    }
+
+    /// The cache of decoded data pages, where the answer does not consist of stored ones.
+    pub(crate) fn decoded_rows(&self) -> Option<&DecodedPages> {
+        self.decoded().filter(|_| self.form != Form::Pages)
     }
 }
 
@@ -104,9 +119,12 @@ impl Search {
         let probes = Probes::new(keys, &prepared.column)?;
         let candidates = prepared.candidates(&probes);
         let groups = candidates.into_iter().map(GroupSearch::new).collect();
-        let plan = Plan { prepared, probes, keys: keys.len(), is_noted: false };
+        Ok(Self::planned(Plan::new(prepared, probes, keys.len()), groups))
+    }
+
+    fn planned(plan: Plan, groups: Vec<GroupSearch>) -> Self {
         let (fetched, notes) = (Fetched::default(), Vec::new());
-        Ok(Self { plan, groups, fetched, writing: None, speculated: false, stage: "plan", notes })
+        Self { plan, groups, fetched, writing: None, speculated: false, most_sent: 0, stage: "plan", notes }
     }
 
     /// Plans a search that compares the keys with these rows alone and reads their data pages alone: `rows` are numbers
@@ -129,9 +147,7 @@ impl Search {
                 groups.push(GroupSearch::at(number, rows));
             }
         }
-        let plan = Plan { prepared, probes, keys: keys.len(), is_noted: false };
-        let (fetched, notes) = (Fetched::default(), Vec::new());
-        Ok(Self { plan, groups, fetched, writing: None, speculated: false, stage: "plan", notes })
+        Ok(Self::planned(Plan::new(prepared, probes, keys.len()), groups))
     }
 
     /// The same search with its decisions in words in [`FileAnswer::notes`], which cost more than a hot lookup does.
@@ -143,11 +159,39 @@ impl Search {
         self
     }
 
+    /// The same search for who has bytes to spare and no time: compact rows may come as data pages, in
+    /// [`Body::Pages`](crate::answer::Body::Pages), of at most so many bytes. They do where most of these bytes would
+    /// have to be inflated for this answer alone, and where it is known already which they are.
+    pub fn or_pages(mut self, most_bytes: u64) -> Self {
+        self.most_sent = most_bytes;
+        self
+    }
+
+    /// Whether data pages take the place of the rows that were found.
+    fn sends_pages(&self) -> Result<bool, Error> {
+        if self.most_sent == 0 || self.plan.form != Form::CompactRows || !self.plan.is_schema_fixed() {
+            return Ok(false);
+        }
+        let mut sent = SentPages::default();
+        for group in &self.groups {
+            if !group.weigh_pages(&self.plan, &mut sent)? || sent.bytes() > self.most_sent {
+                return Ok(false);
+            }
+        }
+        Ok(sent.are_worth_it())
+    }
+
     fn need(&mut self, wanted: Wanted) -> Step<FileAnswer> {
         self.fetched.start_round(self.plan.limits.scan_bytes);
         self.stage = wanted.stage();
         self.speculated |= self.stage == "key pages";
         Step::Need(wanted.into_need())
+    }
+
+    fn note_pages(&mut self) {
+        if self.plan.is_noted {
+            self.notes.push("data pages in place of rows".to_owned());
+        }
     }
 
     /// Finds the matches of all row groups, in step, as far as a window reaches.
@@ -261,6 +305,10 @@ impl Machine for Search {
                     }
                 }
                 self.groups.retain(|group| !group.matches().is_empty());
+                if self.sends_pages()? {
+                    self.plan.form = Form::Pages;
+                    self.note_pages();
+                }
                 Writing { answer: AnswerWriter::new(&self.plan), statuses, next: 0 }
             }
         };

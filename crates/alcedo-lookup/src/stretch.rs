@@ -87,7 +87,7 @@ fn matches_in(plan: &Plan, group: usize, tables: &PageTables, (matches, rows): (
     let mut roots = Vec::with_capacity(plan.projection.roots.len());
     for root in &plan.projection.roots {
         let mut pages = RootPages::default();
-        let decoded = plan.decoded().zip(root.code).filter(|_| {
+        let decoded = plan.decoded_rows().zip(root.code).filter(|_| {
             let known = |leaf| tables.get(leaf).is_some_and(|table: &Arc<PageTable>| table.aligned);
             root.leaves.iter().all(known)
         });

@@ -180,6 +180,10 @@ impl Case {
             return Ok(());
         }
         for prepared in [plain, prepared] {
+            let search = Search::of(prepared.clone(), &query.keys).map_err(|e| format!("the plan: {e}"))?;
+            let answer = reading.drive(search.or_pages(u64::MAX))?;
+            check(&answer, asked, &truth, (&self.schema, &self.rows))
+                .map_err(|problem| format!("perhaps as pages: {problem}"))?;
             let answer = by_keymap(&prepared, &query.keys, reading).map_err(|e| format!("by keymap: {e}"))?;
             let rows = (&self.schema[..], &self.rows[..]);
             check(&answer, asked, &truth, rows).map_err(|problem| format!("by keymap: {problem}"))?;

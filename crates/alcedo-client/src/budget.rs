@@ -26,9 +26,13 @@ impl Budget {
 
 /// A token in the unit in which it is saved up: a percent of one.
 const TOKEN: u64 = 100;
-/// Most tokens that are saved up: enough for all calls that a lost worker leaves behind, few enough that a long quiet
+/// Most retries that are saved up: enough for all calls that a lost worker leaves behind, few enough that a long quiet
 /// time does not buy a storm.
-const MAX_SAVED: u64 = 1_000 * TOKEN;
+pub(crate) const MOST_RETRIES: u32 = 1_000;
+/// Most hedges that are saved up. They are for the odd slow answer: a worker that is silent altogether is led around at
+/// no cost, and where all answers become slow at once, which is when workers have least to spare, more calls make them
+/// slower.
+pub(crate) const MOST_HEDGES: u32 = 20;
 
 /// The budget of one client, shared by its clones.
 #[derive(Debug)]
@@ -39,10 +43,11 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    pub(crate) fn new(budget: Budget) -> Self {
+    /// A budget of which at most so many, or its reserve if that is more, are saved up.
+    pub(crate) fn new(budget: Budget, most_saved: u32) -> Self {
         let reserve = u64::from(budget.reserve) * TOKEN;
         let percent = u64::from(budget.percent.min(100));
-        Self { percent, most: reserve.max(MAX_SAVED), saved: AtomicU64::new(reserve) }
+        Self { percent, most: reserve.max(u64::from(most_saved) * TOKEN), saved: AtomicU64::new(reserve) }
     }
 
     /// A call begins.
@@ -65,7 +70,7 @@ mod tests {
 
     #[test]
     fn ten_of_a_hundred_and_not_one_more() {
-        let tokens = Tokens::new(Budget { percent: 10, reserve: 0 });
+        let tokens = Tokens::new(Budget { percent: 10, reserve: 0 }, MOST_RETRIES);
         assert!(!tokens.spend());
         (0..100).for_each(|_| tokens.save());
         assert_eq!((0..100).filter(|_| tokens.spend()).count(), 10);
@@ -77,11 +82,11 @@ mod tests {
 
     #[test]
     fn the_reserve_is_there_once_and_savings_end() {
-        let tokens = Tokens::new(Budget { percent: 5, reserve: 3 });
+        let tokens = Tokens::new(Budget { percent: 5, reserve: 3 }, MOST_RETRIES);
         assert_eq!((0..100).filter(|_| tokens.spend()).count(), 3);
         (0..1_000_000).for_each(|_| tokens.save());
         assert_eq!((0..100_000).filter(|_| tokens.spend()).count(), 1_000);
-        let none = Tokens::new(Budget::NONE);
+        let none = Tokens::new(Budget::NONE, MOST_HEDGES);
         (0..1_000).for_each(|_| none.save());
         assert!(!none.spend());
     }

@@ -18,6 +18,7 @@ use crate::endpoints::Endpoints;
 use crate::error::Error;
 #[cfg(feature = "fallback")]
 use crate::fallback::{Fallback, FallbackBudget};
+use crate::kept_pages::{DEFAULT_DECODED_PAGES_BYTES, DecodedPagesUse, KeptPages};
 use crate::local::Local;
 use crate::lookup::Lookup;
 use crate::routing::Routing;
@@ -38,6 +39,7 @@ pub struct Client {
     pub(crate) deadline: Duration,
     /// The worker that answers in this process.
     pub(crate) local: Option<Local>,
+    pub(crate) pages: KeptPages,
     #[cfg(feature = "fallback")]
     fallback: Option<Arc<Fallback>>,
 }
@@ -53,6 +55,8 @@ pub struct Builder {
     connections_per_worker: usize,
     retries: Budget,
     hedges: Budget,
+    accept_pages: Option<bool>,
+    decoded_pages_bytes: u64,
     #[cfg(feature = "fallback")]
     mounts: Vec<alcedo_origin::MountConfig>,
     #[cfg(feature = "fallback")]
@@ -70,6 +74,8 @@ impl Client {
             connections_per_worker: 1,
             retries: Budget::RETRIES,
             hedges: Budget::HEDGES,
+            accept_pages: None,
+            decoded_pages_bytes: DEFAULT_DECODED_PAGES_BYTES,
             #[cfg(feature = "fallback")]
             mounts: Vec::new(),
             #[cfg(feature = "fallback")]
@@ -89,6 +95,11 @@ impl Client {
     /// directory.
     pub fn lookup(&self, path: impl Into<String>) -> Lookup {
         Lookup::new(self.clone(), path.into())
+    }
+
+    /// What is kept of the data pages that workers sent.
+    pub fn decoded_pages(&self) -> DecodedPagesUse {
+        self.pages.usage()
     }
 
     /// Members, ring and mounts, read from a worker now.
@@ -241,6 +252,22 @@ impl Builder {
         self
     }
 
+    /// Whether a worker that is short of CPU may send the data pages that hold a lookup's rows in place of the rows, which
+    /// this side then decodes: answers stay the same, and cost bytes and this side's CPU instead of the worker's. If not
+    /// set it may unless an endpoint is on this machine, whose CPU is the worker's own. Without the feature `pages`, and
+    /// for a worker in this process, it never does.
+    pub fn accept_pages(mut self, accept: bool) -> Self {
+        self.accept_pages = Some(accept);
+        self
+    }
+
+    /// Memory for data pages that were sent and are kept decoded, so that the next answer from one needs no decoding;
+    /// [`DEFAULT_DECODED_PAGES_BYTES`] if not set, 0: none are kept.
+    pub fn decoded_pages_bytes(mut self, bytes: u64) -> Self {
+        self.decoded_pages_bytes = bytes;
+        self
+    }
+
     /// Mounts of the client's own, under the names that requests use. While no worker accepts a lookup, it is answered
     /// from the origin directly, as [`Builder::fallback_budget`] allows; [`Answer::worker`] then says `origin`. Without
     /// mounts there is no fallback.
@@ -284,14 +311,26 @@ impl Builder {
         let endpoints = Endpoints::new(workers, self.members_file, self.connections_per_worker);
         let purse = Purse::new(self.retries, self.hedges);
         let routing = Arc::new(Routing::new(endpoints, self.connections_per_worker, purse));
+        let is_near = self.local.is_some() || self.endpoints.iter().any(|endpoint| is_on_this_machine(endpoint));
+        let are_accepted = self.accept_pages.unwrap_or(!is_near) && self.local.is_none();
+        let pages = KeptPages::new(self.decoded_pages_bytes, are_accepted);
         Ok(Client {
             routing,
+            pages,
             deadline: checked(self.deadline)?,
             local: self.local,
             #[cfg(feature = "fallback")]
             fallback: (!self.mounts.is_empty()).then(|| Arc::new(Fallback::new(self.mounts, self.fallback))),
         })
     }
+}
+
+/// Whether a usable endpoint says that its worker is here.
+fn is_on_this_machine(endpoint: &str) -> bool {
+    let Ok(address) = address(endpoint) else { return false };
+    let host = address.rsplit_once(':').map_or("", |(host, _)| host.trim_matches(['[', ']']));
+    let is_loopback = || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    address.starts_with(UNIX) || host == "localhost" || is_loopback()
 }
 
 /// `host:port` of an endpoint, by the rules for a ring's members; or `unix:` and the path of a socket.
@@ -344,6 +383,24 @@ mod tests {
             ["localhost:7610", "http://localhost:7610/", "[::1]:7610", " 10.0.0.5:7610", "unix:/run/a", "unix:///run/a"]
         {
             Client::builder().endpoints([endpoint]).build().unwrap();
+        }
+    }
+
+    #[test]
+    fn pages_are_taken_where_their_decoding_is_no_work_for_the_workers_machine() {
+        let compact = alcedo_proto::v1::AnswerForm::CompactRows.into();
+        let takes = |builder: Builder| builder.build().unwrap().pages.are_accepted_for(compact);
+        for (endpoints, is_near) in [
+            (&["a:1", "10.0.0.5:7610"][..], false),
+            (&["a:1", "localhost:7610"], true),
+            (&["http://127.0.0.1:1/"], true),
+            (&["[::1]:7610"], true),
+            (&["unix:/run/a"], true),
+        ] {
+            let builder = || Client::builder().endpoints(endpoints.iter().copied());
+            assert_eq!(takes(builder()), cfg!(feature = "pages") && !is_near, "{endpoints:?}");
+            assert_eq!(takes(builder().accept_pages(true)), cfg!(feature = "pages"));
+            assert!(!takes(builder().accept_pages(false)));
         }
     }
 

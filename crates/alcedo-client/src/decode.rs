@@ -16,6 +16,7 @@ use crate::answer::{Answer, FileAnswer, KeyStatus, Row, Source, Stage, Trace};
 use crate::batch::Share;
 use crate::error::Error;
 use crate::handles::Named;
+use crate::kept_pages::KeptPages;
 
 /// An answer as it arrived.
 #[derive(Debug)]
@@ -42,12 +43,45 @@ impl Received {
 }
 
 /// Why a file's rows could not be read.
-enum Unreadable {
+pub(crate) enum Unreadable {
     /// The worker's message contradicts itself.
     Message(String),
     /// The file's own data pages are at fault.
     #[cfg(feature = "pages")]
     File(alcedo_lookup::error::Error),
+}
+
+/// Why an answer could not be read.
+#[derive(Debug)]
+pub(crate) enum Undecoded {
+    /// Its data pages cannot be decoded on this side.
+    Pages(Error),
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<Undecoded> for Error {
+    fn from(undecoded: Undecoded) -> Self {
+        match undecoded {
+            Undecoded::Pages(error) | Undecoded::Other(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Undecoded {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Unreadable {
+    fn is_about_the_file(&self) -> bool {
+        match self {
+            Self::Message(_) => false,
+            #[cfg(feature = "pages")]
+            Self::File(_) => true,
+        }
+    }
 }
 
 impl From<String> for Unreadable {
@@ -61,22 +95,32 @@ impl From<String> for Unreadable {
 /// # Errors
 /// `Internal` if the message is not what the contract says; what is wrong with a file if its data pages cannot be
 /// decoded.
-pub(crate) fn answer(received: Received, keys: usize, url: &str) -> Result<Answer, Error> {
+pub(crate) fn answer(received: Received, keys: usize, url: &str, pages: &KeptPages) -> Result<Answer, Undecoded> {
     match received {
-        Received::Whole { worker, answer, named } => whole(worker, answer, named, keys),
-        Received::Share { worker, share } => self::share(worker, &share, url),
+        Received::Whole { worker, answer, named } => whole(worker, answer, named, (keys, pages)),
+        Received::Share { worker, share } => Ok(self::share(worker, &share, url)?),
     }
 }
 
-fn whole(worker: Arc<str>, mut answer: pb::Answer, named: Vec<Named>, keys: usize) -> Result<Answer, Error> {
+fn whole(
+    worker: Arc<str>,
+    mut answer: pb::Answer,
+    named: Vec<Named>,
+    (keys, pages): (usize, &KeptPages),
+) -> Result<Answer, Undecoded> {
     if answer.statuses.len() != keys {
         let message = format!("{worker} sent {} key statuses for {keys} keys", answer.statuses.len());
-        return Err(Error::internal(message));
+        return Err(Error::internal(message).into());
     }
     let mut files = Vec::with_capacity(answer.files.len());
     for (rows, named) in std::mem::take(&mut answer.files).into_iter().zip(named) {
         let url = Arc::clone(&named.file.url);
-        files.push(file(rows, named, keys).map_err(|what| unreadable(&worker, &url, what))?);
+        let read = file(rows, named, keys, pages);
+        files.push(read.map_err(|what| {
+            let is_about_pages = what.is_about_the_file();
+            let error = unreadable(&worker, &url, what);
+            if is_about_pages { Undecoded::Pages(error) } else { Undecoded::Other(error) }
+        })?);
     }
     let statuses = answer.statuses.iter().map(|status| key_status(*status)).collect();
     let trace = answer.trace.take().map(trace);
@@ -131,7 +175,7 @@ fn unreadable(worker: &str, url: &str, what: Unreadable) -> Error {
     }
 }
 
-fn file(rows: pb::FileRows, named: Named, keys: usize) -> Result<FileAnswer, Unreadable> {
+fn file(rows: pb::FileRows, named: Named, keys: usize, pages: &KeptPages) -> Result<FileAnswer, Unreadable> {
     let count = rows.row_number.len();
     if !rows.key_index.is_empty() && rows.key_index.len() != count {
         return Err(format!("{} key indexes stand for {count} rows", rows.key_index.len()).into());
@@ -142,7 +186,9 @@ fn file(rows: pb::FileRows, named: Named, keys: usize) -> Result<FileAnswer, Unr
     if !rows.row_number.is_sorted() {
         return Err("the rows are not in file order".to_owned().into());
     }
-    let (values, arrow) = body(rows.compact, rows.typed, rows.arrow_ipc, rows.pages, &named.schema, &rows.row_number)?;
+    let pb::FileRows { compact, typed, arrow_ipc, pages: sent, .. } = rows;
+    let decode = |sent| pages.rows(sent, &named, &rows.row_number);
+    let (values, arrow) = body((compact, typed, arrow_ipc, sent), &named.schema, count, decode)?;
     if values.len() != count {
         return Err(format!("{} rows have {count} row numbers", values.len()).into());
     }
@@ -155,71 +201,20 @@ fn file(rows: pb::FileRows, named: Named, keys: usize) -> Result<FileAnswer, Unr
 
 /// The rows' values, and the Arrow stream if they are in there. Exactly one form may be set.
 fn body(
-    compact: Bytes,
-    typed: Vec<pb::TypedRow>,
-    arrow_ipc: Bytes,
-    pages: Option<pb::Pages>,
+    (compact, typed, arrow_ipc, pages): (Bytes, Vec<pb::TypedRow>, Bytes, Option<pb::Pages>),
     schema: &RowSchema,
-    row_number: &[u64],
+    count: usize,
+    decode: impl FnOnce(pb::Pages) -> Result<Vec<Vec<Value>>, Unreadable>,
 ) -> Result<(Vec<Vec<Value>>, Option<Bytes>), Unreadable> {
     match (!compact.is_empty(), !typed.is_empty(), !arrow_ipc.is_empty(), pages) {
         (true, false, false, None) => Ok((decode_rows(schema, &compact).map_err(|damage| damage.to_string())?, None)),
         (false, true, false, None) => Ok((crate::typed::rows(schema, typed)?, None)),
-        (false, false, true, None) => Ok((vec![Vec::new(); row_number.len()], Some(arrow_ipc))),
-        (false, false, false, Some(pages)) => Ok((pages::rows(pages, schema, row_number)?, None)),
+        (false, false, true, None) => Ok((vec![Vec::new(); count], Some(arrow_ipc))),
+        (false, false, false, Some(pages)) => Ok((decode(pages)?, None)),
         // A file that was named and holds no row with the keys.
-        (false, false, false, None) if row_number.is_empty() => Ok((Vec::new(), None)),
+        (false, false, false, None) if count == 0 => Ok((Vec::new(), None)),
         (false, false, false, None) => Err("they are in no form that this client knows".to_owned().into()),
         _ => Err("they are in more than one form".to_owned().into()),
-    }
-}
-
-#[cfg(feature = "pages")]
-mod pages {
-    //! Data pages decoded on this side.
-
-    use alcedo_lookup::answer::{DataPage, Pages, PagesChunk, PagesColumn, decode_pages};
-    use alcedo_lookup::limits::Limits;
-
-    use super::{Bytes, RowSchema, Unreadable, Value, decode_rows, pb};
-
-    pub(super) fn rows(
-        pages: pb::Pages,
-        schema: &RowSchema,
-        row_number: &[u64],
-    ) -> Result<Vec<Vec<Value>>, Unreadable> {
-        let columns = pages.columns.into_iter().map(column).collect();
-        let pages = Pages { parquet_schema: Bytes::from(pages.parquet_schema), columns };
-        let rows = decode_pages(&pages, schema, row_number, &Limits::default()).map_err(Unreadable::File)?;
-        Ok(decode_rows(schema, &rows).map_err(|damage| damage.to_string())?)
-    }
-
-    fn column(column: pb::PagesColumn) -> PagesColumn {
-        let chunks = column.chunks.into_iter().map(chunk).collect();
-        PagesColumn { leaf: column.leaf, codec: column.codec, chunks }
-    }
-
-    fn chunk(chunk: pb::PagesChunk) -> PagesChunk {
-        let page = |page: pb::DataPage| DataPage { first_row: page.first_row, rows: page.rows, page: page.page };
-        let data_pages = chunk.data_pages.into_iter().map(page).collect();
-        PagesChunk {
-            first_row: chunk.first_row,
-            rows: chunk.rows,
-            dictionary: chunk.dictionary,
-            data_pages,
-            aligned: !chunk.pages_split_rows,
-        }
-    }
-}
-
-#[cfg(not(feature = "pages"))]
-mod pages {
-    //! Data pages without the parquet crate: refused.
-
-    use super::{RowSchema, Unreadable, Value, pb};
-
-    pub(super) fn rows(_: pb::Pages, _: &RowSchema, _: &[u64]) -> Result<Vec<Vec<Value>>, Unreadable> {
-        Err("they are data pages, and this client is built without the feature `pages`".to_owned().into())
     }
 }
 

@@ -31,6 +31,8 @@
 //!   [`Builder::retry_budget`] allows; one whose deadline passed is not. [`Error::is_retryable`] says whether you may.
 //! * A lookup that has no answer after the time that 95 of 100 take is asked of a second worker too, as
 //!   [`Builder::hedge_budget`] allows; the first answer wins and the other call is cancelled.
+//! * A worker that is short of CPU may send data pages in place of rows, which are decoded on this side
+//!   ([`Builder::accept_pages`]).
 //! * A client with mounts of its own (feature `fallback`) reads the origin itself while no worker is there.
 //! * A question that is asked again travels by a handle, and lookups that wait together in one message;
 //!   [`Client::prepare`] keeps the question itself ready as well.
@@ -60,6 +62,7 @@ mod files;
 mod handles;
 mod health;
 mod holdings;
+mod kept_pages;
 mod latency;
 mod local;
 mod lookup;
@@ -93,6 +96,7 @@ pub use error::{Error, Kind, Reason};
 pub use fallback::FallbackBudget;
 pub use files::{FileInfo, ListOptions, Listing, MAX_LISTED, ParquetInfo};
 pub use holdings::{Freed, Holding, Holdings};
+pub use kept_pages::{DEFAULT_DECODED_PAGES_BYTES, DecodedPagesUse};
 pub use local::{Local, LocalAnswer, LocalFile, LocalLookup, LocalReply};
 pub use lookup::Lookup;
 pub use placement::{Placement, RingView};

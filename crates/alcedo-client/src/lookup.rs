@@ -16,7 +16,7 @@ use futures::stream::FuturesUnordered;
 use crate::answer::{Answer, FileAnswer, Trace};
 use crate::client::Client;
 use crate::deadline::Deadline;
-use crate::decode;
+use crate::decode::{self, Undecoded};
 use crate::error::{Error, Kind, Reason};
 use crate::question::{Question, Spec};
 use crate::request::{Form, Keys, messages};
@@ -125,7 +125,8 @@ impl Lookup {
         let deadline = self.client.start(self.deadline)?;
         let form = self.form.on_wire(self.unary)?;
         let Self { client, path, key_column, keys, columns, row_limit, trace, unary, .. } = self;
-        let spec = Spec { path, key_column, columns, form, row_limit };
+        let accept_pages = client.pages.are_accepted_for(form);
+        let spec = Spec { path, key_column, columns, form, row_limit, accept_pages };
         // What is asked once travels in full; what is asked again has a handle from then on.
         let (question, handle) = if unary || trace {
             (Arc::new(Question::new(spec)), None)
@@ -189,7 +190,7 @@ impl Client {
     pub(crate) async fn exchange(&self, ask: Ask<'_>, keys: &Keys) -> Result<Answer, Error> {
         let Ask { question, handle, trace, unary, deadline } = ask;
         if let Some(local) = &self.local {
-            return decode::answer(local.lookup(&ask, keys).await?, keys.len(), "");
+            return decode::answer(local.lookup(&ask, keys).await?, keys.len(), "", &self.pages).map_err(Into::into);
         }
         let message = Message { question, handle, keys, trace, unary };
         self.count_lookup();
@@ -197,13 +198,26 @@ impl Client {
         match self.routing.route_question(question, deadline, attempt).await {
             Ok((received, url)) => {
                 self.routing.observe(received.ring_epoch());
-                decode::answer(received, keys.len(), &url)
+                match decode::answer(received, keys.len(), &url, &self.pages) {
+                    Err(Undecoded::Pages(error)) if question.spec().accept_pages => {
+                        tracing::debug!(%error, "data pages in place of rows cannot be decoded: rows are asked for");
+                        Box::pin(self.exchange_rows(ask, keys)).await
+                    }
+                    answer => Ok(answer?),
+                }
             }
             Err(error) => {
                 let request = pb::LookupRequest { trace, ..question.request(keys.clone().into_vec()) };
                 Box::pin(self.fall_back(&request, deadline, error)).await
             }
         }
+    }
+
+    /// The same for rows alone. What is wrong with a file is found out, and perhaps mended, where they are decoded.
+    async fn exchange_rows(&self, ask: Ask<'_>, keys: &Keys) -> Result<Answer, Error> {
+        let spec = Spec { accept_pages: false, ..ask.question.spec().clone() };
+        let question = Arc::new(Question::new(spec));
+        self.exchange(Ask { question: &question, handle: None, ..ask }, keys).await
     }
 
     /// Several messages and their answers, in order.

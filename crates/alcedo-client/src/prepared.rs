@@ -39,7 +39,8 @@ impl Client {
     /// Prepares lookups in a file or in all files below a prefix; see [`Client::lookup`] for the path.
     pub fn prepare(&self, path: impl Into<String>) -> Prepared {
         let (form, refused) = on_wire(Form::default());
-        let spec = Spec { path: path.into(), form, ..Spec::default() };
+        let accept_pages = self.pages.are_accepted_for(form);
+        let spec = Spec { path: path.into(), form, accept_pages, ..Spec::default() };
         Prepared { client: self.clone(), question: Arc::new(Question::new(spec)), deadline: self.deadline, refused }
     }
 }
@@ -72,7 +73,8 @@ impl Prepared {
     pub fn form(mut self, form: Form) -> Self {
         let (form, refused) = on_wire(form);
         self.refused = refused;
-        self.with(|spec| spec.form = form)
+        let accept_pages = self.client.pages.are_accepted_for(form);
+        self.with(|spec| (spec.form, spec.accept_pages) = (form, accept_pages))
     }
 
     /// How long each lookup may take.

@@ -29,6 +29,8 @@ pub(crate) struct Spec {
     /// An `AnswerForm`.
     pub(crate) form: i32,
     pub(crate) row_limit: u32,
+    /// Data pages may come in place of compact rows.
+    pub(crate) accept_pages: bool,
 }
 
 /// A [`Spec`] with what is learned of it once.
@@ -62,7 +64,8 @@ impl std::fmt::Debug for Kept {
 
 impl Spec {
     fn hash(&self) -> u64 {
-        let start = u64::from(self.row_limit) << 8 ^ u64::from(self.form.unsigned_abs());
+        let start = u64::from(self.row_limit) << 8 ^ u64::from(self.form.unsigned_abs()) << 1;
+        let start = start ^ u64::from(self.accept_pages);
         let texts = [&self.path, &self.key_column].into_iter().chain(&self.columns);
         texts.fold(start, |hash, text| mixed(hash ^ file_hash(text)))
     }
@@ -117,8 +120,9 @@ impl Question {
 
     /// The message that asks it with these keys.
     pub(crate) fn request(&self, keys: Vec<pb::Key>) -> pb::LookupRequest {
-        let Spec { path, key_column, columns, form, row_limit } = self.spec.clone();
-        pb::LookupRequest { path, key_column, keys, columns, form, row_limit, accept_parts: true, ..Default::default() }
+        let Spec { path, key_column, columns, form, row_limit, accept_pages } = self.spec.clone();
+        let request = pb::LookupRequest { path, key_column, keys, columns, form, row_limit, ..Default::default() };
+        pb::LookupRequest { accept_parts: true, accept_pages, ..request }
     }
 
     /// The question as the worker in this process keeps it, prepared when it is first asked.
@@ -270,6 +274,7 @@ mod tests {
             Spec { columns: vec![], ..spec("lake/a") },
             Spec { form: 3, ..spec("lake/a") },
             Spec { row_limit: 1, ..spec("lake/a") },
+            Spec { accept_pages: true, ..spec("lake/a") },
         ] {
             assert!(!questions.find(other.clone()).1, "{other:?}");
         }

@@ -7,8 +7,8 @@
 //! * Lost in the middle, unavailable, or turned away: once more on the next worker, within the retry budget. Who turned
 //!   it away is left alone for as long as it asked; where a connection was lost and nobody is next, the same worker is
 //!   asked on a new one.
-//! * Silent: after the time in which 95 of 100 answers come, the next worker is asked too, within the hedge budget. The
-//!   first answer wins and the other call is cancelled. While a worker is found out to be ejected, its calls may do so
+//! * Silent: after the time in which 95 of 100 answers come, the next worker is asked too, within the hedge budget and
+//!   unless it is this side that was held up. The first answer wins and the other call is cancelled. While a worker is found out to be ejected, its calls may do so
 //!   at no cost: that only leads around it.
 //! * Past the deadline, or any other answer: never repeated.
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::budget::{Budget, Tokens};
+use crate::budget::{Budget, MOST_HEDGES, MOST_RETRIES, Tokens};
 use crate::deadline::Deadline;
 use crate::ending::CallError;
 use crate::error::{Error, Kind};
@@ -32,6 +32,8 @@ const HEDGE_AFTER_LEAST: Duration = Duration::from_millis(5);
 /// A lookup is hedged at the latest when one part in so many of its time is over, so that the second worker has enough
 /// of it left.
 const HEDGE_AFTER_SHARE: u32 = 4;
+/// Timers tell milliseconds: one that comes later than two of them behind its time says that this side was busy.
+const HELD_UP: Duration = Duration::from_millis(3);
 /// Workers that one call is given to at once.
 const AT_ONCE: usize = 2;
 
@@ -45,7 +47,8 @@ pub(crate) struct Purse {
 
 impl Purse {
     pub(crate) fn new(retries: Budget, hedges: Budget) -> Self {
-        Self { retries: Tokens::new(retries), hedges: Tokens::new(hedges), latencies: Latencies::default() }
+        let (retries, hedges) = (Tokens::new(retries, MOST_RETRIES), Tokens::new(hedges, MOST_HEDGES));
+        Self { retries, hedges, latencies: Latencies::default() }
     }
 }
 
@@ -307,7 +310,11 @@ impl<'a> Tries<'a> {
             self.hedge_at = None;
             return false;
         };
-        let may = !replica.health().is_ejected() && (silent.worker.health().is_ejected() || self.purse.hedges.spend());
+        let is_ejected = silent.worker.health().is_ejected();
+        // Who looks at the clock so late was kept from it, and the answer may be here and waits to be read.
+        let was_held_up = self.hedge_at.is_some_and(|at| now.saturating_duration_since(at) > HELD_UP);
+        let may_pay = || !was_held_up && self.purse.hedges.spend();
+        let may = !replica.health().is_ejected() && (is_ejected || may_pay());
         let patience = patience(self.purse, self.deadline, now).max(HEDGE_AFTER_LEAST);
         self.hedge_at = (!may).then(|| now + patience);
         may

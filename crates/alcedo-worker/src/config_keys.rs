@@ -197,6 +197,14 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     key("lookup.answer_rows", Count, "1000000", "Rows of one answer at most."),
     key("lookup.answer_bytes", Size, "\"64MiB\"", "Bytes of one answer's rows at most."),
     key(
+        "lookup.pages_wait",
+        Duration,
+        "\"2ms\"",
+        "A serving thread is short of CPU while lookups wait so long for their turn; it then sends data pages to clients \
+         that decode them. 0s: always.",
+    ),
+    key("lookup.pages_bytes", Size, "\"1MiB\"", "Data pages sent in place of one lookup's rows at most; 0: never."),
+    key(
         "lookup.speculate_bytes",
         Size,
         "\"4MiB\"",

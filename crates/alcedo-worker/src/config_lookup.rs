@@ -24,6 +24,13 @@ const MAX_BROKEN_TTL: Duration = Duration::from_secs(3_600);
 const MAX_KEYS: usize = 1_024;
 /// What is read along on suspicion at most: more than a trip is worth anywhere but at the fastest of stores.
 const MAX_SPECULATE_BYTES: u64 = 4 << 20;
+/// Wait of lookups for their turn from which on a thread is short of CPU: that of ten lookups from compressed data pages.
+const PAGES_WAIT: Duration = Duration::from_millis(2);
+/// Data pages in place of one lookup's rows: some columns of one row, or two columns of eight, at 64 KiB each; a line of
+/// 10 Gbit/s carries them in a millisecond.
+const PAGES_BYTES: u64 = 1 << 20;
+/// Ceiling of `lookup.pages_bytes`: an answer's usual bound.
+const MAX_PAGES_BYTES: u64 = 64 << 20;
 /// Ceiling of every count that bounds a queue or a table: above it a bound protects nothing.
 pub(crate) const MAX_COUNT: usize = 1_000_000;
 
@@ -47,6 +54,10 @@ pub struct LookupConfig {
     pub answer_rows: usize,
     #[serde(deserialize_with = "units::memory_size")]
     pub answer_bytes: usize,
+    #[serde(deserialize_with = "units::duration")]
+    pub pages_wait: Duration,
+    #[serde(deserialize_with = "units::size")]
+    pub pages_bytes: u64,
     #[serde(deserialize_with = "units::size")]
     pub speculate_bytes: u64,
     #[serde(deserialize_with = "units::size")]
@@ -96,6 +107,8 @@ impl Default for LookupConfig {
             max_keys: MAX_KEYS,
             answer_rows: limits.answer_rows,
             answer_bytes: limits.answer_bytes,
+            pages_wait: PAGES_WAIT,
+            pages_bytes: PAGES_BYTES,
             speculate_bytes: MAX_SPECULATE_BYTES,
             coalesce_gap_bytes: limits.coalesce_gap_bytes,
             footer_bytes: limits.footer_bytes,
@@ -164,6 +177,9 @@ impl LookupConfig {
             if value == 0 {
                 return Err((key, format!("{key} is at least 1")));
             }
+        }
+        if self.pages_bytes > MAX_PAGES_BYTES {
+            return Err(("lookup.pages_bytes", "lookup.pages_bytes is at most 64MiB".to_owned()));
         }
         if self.broken_ttl > MAX_BROKEN_TTL {
             return Err(("lookup.broken_ttl", "lookup.broken_ttl is at most 1h".to_owned()));

@@ -77,6 +77,13 @@ pub const METRICS: &[MetricRow] = &[
         "Requests that were turned away, by what there was too much or too little of",
     ),
     row(
+        "alcedo_lookups_as_pages",
+        Counter,
+        "",
+        &[],
+        "Lookups that were answered with data pages in place of rows, because CPU was short",
+    ),
+    row(
         "alcedo_panics",
         Counter,
         "",
@@ -314,6 +321,7 @@ impl Scrape {
         page.gauge("alcedo_inflight_requests", metrics.lookups_in_flight.get())?;
         let shed = [(&["permits"][..], metrics.shed_total.get()), (&["memory"], metrics.shed_memory_total.get())];
         page.counters("alcedo_shed", &shed)?;
+        page.counter("alcedo_lookups_as_pages", metrics.sent_pages_total.get())?;
         page.counter("alcedo_panics", metrics.panics_total.get())?;
         page.counter("alcedo_files_opened", metrics.opens_total.get())?;
         page.counter("alcedo_chunks_learned", metrics.chunks_learned_total.get())?;

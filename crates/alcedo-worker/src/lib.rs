@@ -43,6 +43,7 @@ pub mod reader;
 mod records;
 mod service;
 mod serving;
+mod shortage;
 mod status_page;
 pub mod tails;
 mod turns;

@@ -6,24 +6,23 @@
 
 mod at_once;
 mod by_objects;
+mod one_file;
 mod tally;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use alcedo_cache::{CacheDir, Metadata};
-use alcedo_lookup::answer::{FileAnswer, KeyStatus};
+use alcedo_lookup::answer::{Body, Form, KeyStatus};
 use alcedo_lookup::decoded::DecodedPages;
 use alcedo_lookup::key::Key;
 use alcedo_lookup::limits::Limits;
-use alcedo_lookup::machine::drive;
-use alcedo_lookup::search::Search;
 use alcedo_origin::{Mounts, Place};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 
 use crate::config::{Config, LookupConfig};
-use crate::cost::{Cost, Origin, Stage};
+use crate::cost::Cost;
 use crate::decoded_budget::DecodedBudget;
 use crate::derived::Derived;
 use crate::error::Error;
@@ -31,14 +30,14 @@ use crate::heat::Heat;
 use crate::hot_rows::HotRows;
 use crate::indexes::{Indexes, Known, OpenFile};
 use crate::listings::{ListedFile, Listings, TableFiles};
-use crate::merge::{FileRows, join, merge};
+use crate::merge::{FileRows, merge};
 use crate::metrics::Metrics;
 use crate::prepared::{Ask, Asked, FileTarget, Questions, Target};
-use crate::reader::{Bytestore, FileVersion, ReadSizes, Reader};
+use crate::reader::{Bytestore, FileVersion, ReadSizes};
 use crate::records::{Records, WallClock};
+use crate::shortage;
 use crate::worker::StartError;
 pub use at_once::{Answered, AtOnce, FileAtOnce};
-use by_objects::Way;
 use tally::Tally;
 
 /// Files of one lookup that are opened at once: all of a usual prefix, and few enough that one lookup of a large one
@@ -58,6 +57,8 @@ pub struct Lookup {
     pub asked: Arc<Asked>,
     /// For these.
     pub keys: Vec<Key>,
+    /// Bytes of data pages that may take the place of compact rows, where that saves time here; 0: none.
+    pub sent_pages_bytes: u64,
 }
 
 /// What came of it.
@@ -91,6 +92,8 @@ struct Chosen {
     place: Place,
     file: OpenFile,
     target: Arc<FileTarget>,
+    /// Its part of [`Lookup::sent_pages_bytes`].
+    sent_pages_bytes: u64,
 }
 
 /// A version that is worked on. What a panic may have left half done in its index is dropped with it.
@@ -234,6 +237,17 @@ impl Lookups {
         self.config.max_keys
     }
 
+    /// Bytes of data pages that this thread would now send in place of one lookup's rows, to who takes them.
+    pub(crate) fn sent_pages_bytes(&self) -> u64 {
+        let is_short = self.config.pages_wait.is_zero() || shortage::is_short();
+        if is_short { self.config.pages_bytes.min(self.config.answer_bytes as u64) } else { 0 }
+    }
+
+    /// The wait of lookups that makes a thread short of CPU.
+    pub(crate) fn pages_wait(&self) -> Duration {
+        self.config.pages_wait
+    }
+
     /// All of a question but its keys, with what its path names.
     ///
     /// # Errors
@@ -260,7 +274,7 @@ impl Lookups {
     /// # Errors
     /// See [`Error`].
     pub async fn answer(&self, lookup: &Lookup, cost: &Arc<Cost>) -> Result<Answer, Error> {
-        let Lookup { asked, keys } = lookup;
+        let Lookup { asked, keys, .. } = lookup;
         match keys.len() {
             0 => return Err(Error::BadRequest("no keys: a lookup has at least one".to_owned())),
             keys if keys > self.config.max_keys => {
@@ -269,11 +283,11 @@ impl Lookups {
             _ => {}
         }
         let place = &asked.place;
-        match self.attempt(asked, keys, cost).await {
+        match self.attempt(lookup, cost).await {
             // A listed file is gone: what replaced it is in a new listing only, and its rows must not be missed.
             Err(error) if is_listed_and_gone(&error, place) => {
                 self.listings.forget(place);
-                self.attempt(asked, keys, cost).await.map_err(|error| match is_listed_and_gone(&error, place) {
+                self.attempt(lookup, cost).await.map_err(|error| match is_listed_and_gone(&error, place) {
                     true => Error::VersionChanged { url: Arc::clone(&place.url) },
                     false => error,
                 })
@@ -282,7 +296,8 @@ impl Lookups {
         }
     }
 
-    async fn attempt(&self, asked: &Asked, keys: &[Key], cost: &Arc<Cost>) -> Result<Answer, Error> {
+    async fn attempt(&self, lookup: &Lookup, cost: &Arc<Cost>) -> Result<Answer, Error> {
+        let Lookup { asked, keys, sent_pages_bytes } = lookup;
         let (place, changes) = (&asked.place, self.indexes.changes());
         let (candidates, listing) = self.candidates(place, cost).await?;
         let files_total = candidates.len();
@@ -302,7 +317,7 @@ impl Lookups {
             files_asked += usize::from(may_hold);
             targets.push(Arc::downgrade(&target));
             if may_hold || is_named {
-                chosen.push(Chosen { place, file, target });
+                chosen.push(Chosen { place, file, target, sent_pages_bytes: 0 });
             }
         }
         self.remember(asked, Target { files: targets.into(), listing, changes, valid_until: cost.began() });
@@ -311,12 +326,19 @@ impl Lookups {
             let url = Arc::clone(&place.url);
             return Err(Error::TooManyCandidates { url, candidates: files_asked, files: files_total, limit });
         }
+        // However many files there are, no more is sent than of one.
+        let share = sent_pages_bytes / chosen.len().max(1) as u64;
+        chosen.iter_mut().for_each(|chosen| chosen.sent_pages_bytes = share);
         let tally = Tally::default();
         let asking = chosen.into_iter().map(|chosen| self.ask(chosen, asked, keys, cost, &tally));
         let answers: Vec<FileRows> = stream::iter(asking).buffered(ASKS_AT_ONCE).try_collect().await?;
         let notes = if cost.is_traced() { notes(files_total, files_asked, &answers) } else { Vec::new() };
         #[cfg(test)]
         crate::panics::here(&place.url, "merge", false);
+        if asked.ask.form == Form::CompactRows && answers.iter().any(|file| matches!(file.answer.body, Body::Pages(_)))
+        {
+            self.metrics.sent_pages_total.up();
+        }
         let bug = |_| Error::Bug { subject: place.url.to_string(), what: "an answer's rows are damaged" };
         let (files, statuses) = merge(answers, keys.len(), asked.ask.row_limit, is_named).map_err(bug)?;
         Ok(Answer { files, statuses, files_total, files_asked, notes })
@@ -381,10 +403,10 @@ impl Lookups {
         cost: &Arc<Cost>,
         tally: &Tally,
     ) -> Result<FileRows, Error> {
-        let Chosen { place, mut file, mut target } = chosen;
+        let Chosen { place, mut file, mut target, mut sent_pages_bytes } = chosen;
         let (mut has_changed, mut is_reopened) = (false, false);
         let answer = loop {
-            match self.search(&target, keys, cost).await {
+            match self.search(&target, keys, cost, sent_pages_bytes).await {
                 Err(error) if error.is_changed() && !has_changed => {
                     has_changed = true;
                     self.indexes.forget(&file.version);
@@ -401,6 +423,8 @@ impl Lookups {
                         && !self.indexes.is_incurable(&file.version, &error) =>
                 {
                     is_reopened = true;
+                    // What is wrong is found out where the rows are decoded.
+                    sent_pages_bytes = 0;
                     self.derived.forget_version(&file.version.key);
                     file = self.indexes.reopen(&place, &file, cost).await?;
                 }
@@ -414,67 +438,8 @@ impl Lookups {
             target = file.target(asked, &place, &self.limits)?;
         };
         self.indexes.settle(&file);
-        tally.add(&answer, &self.limits, &place.url)?;
+        tally.add(&answer, asked.ask.form, &self.limits, &place.url)?;
         Ok(FileRows { version: file.version, answer })
-    }
-
-    /// Asks one version of one file: what is hot is taken as it is, the rest is one search.
-    async fn search(&self, target: &Arc<FileTarget>, keys: &[Key], cost: &Arc<Cost>) -> Result<FileAnswer, Error> {
-        let hot: Vec<_> = keys.iter().map(|key| self.hot.get(target, key)).collect();
-        self.count_hot(hot.iter().flatten().count(), keys.len());
-        if hot.iter().all(Option::is_none) {
-            let answer = self.search_cold(target, keys, cost).await?;
-            self.hot.fill(target, keys, &answer);
-            return Ok(answer);
-        }
-        let cold: Vec<u32> = (0..).zip(&hot).filter(|(_, hot)| hot.is_none()).map(|(key, _)| key).collect();
-        let found = if cold.is_empty() {
-            None
-        } else {
-            let keys: Vec<Key> = cold.iter().map(|key| keys[*key as usize].clone()).collect();
-            let answer = self.search_cold(target, &keys, cost).await?;
-            self.hot.fill(target, &keys, &answer);
-            Some((answer, cold))
-        };
-        let bug = |_| Error::Bug { subject: target.place.url.to_string(), what: "a hot row is damaged" };
-        join(target.prepared.schema(), &hot, found).map_err(bug)
-    }
-
-    async fn search_cold(&self, target: &Arc<FileTarget>, keys: &[Key], cost: &Arc<Cost>) -> Result<FileAnswer, Error> {
-        let (place, version) = (&target.place, &target.version);
-        let _suspect = Suspect { indexes: &self.indexes, version };
-        let (began, gets) = (Instant::now(), cost.origin_gets());
-        let prepared = Arc::clone(&target.prepared);
-        let search = match self.by_objects(target, keys).await {
-            Way::Answered(answer) => {
-                cost.came_from(Origin::PageStore);
-                return Ok(answer);
-            }
-            Way::Rows(rows) => Search::at_rows(prepared, keys, rows),
-            Way::Search => Search::of(prepared, keys),
-        };
-        let search = search.map_err(|error| Error::file(&place.url, error))?;
-        let reader = Reader::of_version(&self.store, place, version.clone(), cost);
-        let reader = reader.learning(self.indexes.learnings(), target.prepared.index());
-        let answer = drive(search, &reader).await.map_err(|error| error.about(&place.url));
-        let answer = answer.inspect_err(|error| self.metrics.count_panic(error))?;
-        // What the origin was asked for is saved by the page store, whatever else is built.
-        if cost.origin_gets() == gets {
-            let took = began.elapsed();
-            self.heat.note(target, keys.len(), took);
-            self.metrics.searched_keys.add(keys.len() as u64);
-            self.metrics.searched_us.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        }
-        if cost.is_traced() {
-            let (name, file, ended) = ("search", Some(Arc::clone(&place.url)), Instant::now());
-            cost.add(Stage { name, file, began, ended, bytes: 0, origin_gets: 0, origin_bytes: 0 });
-        }
-        Ok(answer)
-    }
-
-    fn count_hot(&self, hot: usize, all: usize) {
-        self.metrics.hot_rows_hits.add(hot as u64);
-        self.metrics.hot_rows_misses.add((all - hot) as u64);
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Metrics {
     pub hot_rows_hits: Counter,
     /// See above.
     pub hot_rows_misses: Counter,
+    /// Lookups that were answered with data pages where compact rows were asked for.
+    pub sent_pages_total: Counter,
     /// Keys that were searched for in data pages without the origin, and how long that took.
     pub searched_keys: Counter,
     /// See above.

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::shortage;
+
 /// For so long a thread works before it looks at its sockets: two or three lookups from compressed data pages.
 const MAX_WORK: Duration = Duration::from_micros(500);
 /// Weight of all earlier work, against the last, in what work is expected to take.
@@ -65,6 +67,7 @@ pub(crate) async fn measured<T>(work: impl Future<Output = T>) -> T {
     let first = futures::poll!(&mut work);
     let took = began.elapsed();
     WORKED.set(WORKED.get() + took);
+    shortage::worked(took);
     EACH.set((EACH.get() * EARLIER + took) / (EARLIER + 1));
     match first {
         Poll::Ready(done) => done,

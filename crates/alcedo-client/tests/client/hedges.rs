@@ -57,6 +57,54 @@ async fn hedging_ends_with_its_budget() {
 }
 
 #[tokio::test]
+async fn when_all_answers_become_slow_at_once_few_calls_are_added() {
+    let pair = Pair::new();
+    [&pair.owner, &pair.replica].iter().for_each(|worker| worker.speaks(2));
+    let client = ready(&pair, Budget { percent: 5, reserve: 0 }).await;
+    let prepared = client.prepare(&pair.url);
+    // What five of a hundred save up in a long quiet time.
+    for round in 0..20 {
+        let lookups = (0..100).map(|key| prepared.get(100 * round + key));
+        assert!(futures::future::join_all(lookups).await.iter().all(Result::is_ok));
+    }
+    let before = pair.replica.asked();
+    assert!(before <= 100, "{before} of 2,000 lookups were asked twice");
+    pair.owner.is(Mode::IgnoresKeys(10_000..11_000));
+    let slow: Vec<_> = (10_000..10_200)
+        .map(|key| tokio::spawn(client.lookup(&pair.url).key(key).deadline(DEADLINE).into_future()))
+        .collect();
+    // Others are answered meanwhile, so the owner is slow, not gone.
+    while !slow.iter().all(tokio::task::JoinHandle::is_finished) {
+        prepared.get(1).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let answered = futures::future::join_all(slow).await.into_iter().filter(|answer| answer.as_ref().unwrap().is_ok());
+    let added = pair.replica.asked() - before;
+    // Twenty are saved up at most, and what is asked meanwhile saves up a few.
+    let most = 20 + pair.owner.asked() / 20;
+    assert!(answered.count() <= added && added <= most, "{added} calls were added");
+}
+
+#[tokio::test]
+async fn a_client_that_was_held_up_reads_its_answers_before_it_asks_others() {
+    let pair = Pair::new();
+    let client = ready(&pair, Budget { percent: 100, reserve: 1_000 }).await;
+    for key in 0..100 {
+        client.lookup(&pair.url).key(key).await.unwrap();
+    }
+    let before = pair.replica.asked();
+    for key in 0..50 {
+        let lookup = tokio::spawn(client.lookup(&pair.url).key(key).into_future());
+        tokio::task::yield_now().await;
+        // Whoever else has this thread for so long.
+        std::thread::sleep(Duration::from_millis(15));
+        assert_eq!(values(&lookup.await.unwrap().unwrap()), [key]);
+    }
+    let added = pair.replica.asked() - before;
+    assert!(added < 25, "{added} of 50 lookups were asked twice");
+}
+
+#[tokio::test]
 async fn hedging_can_be_switched_off() {
     let pair = Pair::new();
     let client = ready(&pair, Budget::NONE).await;

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use alcedo_client::{Answer, Error, Form, Key, KeyStatus, Lookup, Reason, Type};
+use alcedo_client::{Answer, Client, Error, Form, Key, KeyStatus, Lookup, Reason, Type};
 use alcedo_testkit::cluster::TestCluster;
 use bytes::Bytes;
 use serde_json::Value as Json;
@@ -27,18 +27,29 @@ pub(crate) fn corpus_file(name: &str) -> Bytes {
     std::fs::read(corpus().join("files").join(name)).unwrap().into()
 }
 
-fn corpus_cluster() -> TestCluster {
+/// All files of the corpus.
+pub(crate) fn corpus_objects() -> Vec<(String, Bytes)> {
     let names = std::fs::read_dir(corpus().join("files")).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    cluster_of(names.map(|name| (name.clone(), corpus_file(&name))).collect())
+    names.map(|name| (name.clone(), corpus_file(&name))).collect()
 }
 
-fn queries() -> Vec<Json> {
+fn corpus_cluster() -> TestCluster {
+    cluster_of(corpus_objects())
+}
+
+/// The lookups, with what each must come to.
+pub(crate) fn queries() -> Vec<Json> {
     let text = std::fs::read_to_string(corpus().join("queries.jsonl")).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn lookup(cluster: &TestCluster, query: &Json) -> Lookup {
+    lookup_of(cluster.client(), query)
+}
+
+/// A lookup of the corpus, asked by this client.
+pub(crate) fn lookup_of(client: &Client, query: &Json) -> Lookup {
     let key = &query["key"];
     let value = match (&key["value"], query["op"].as_str().unwrap()) {
         (_, "is_null") => Some(Key::Null),
@@ -52,7 +63,7 @@ fn lookup(cluster: &TestCluster, query: &Json) -> Lookup {
     };
     let columns = query["project"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap());
     let path = format!("lake/{}", query["file"].as_str().unwrap());
-    let lookup = cluster.client().lookup(path).key_column(key["column"].as_str().unwrap());
+    let lookup = client.lookup(path).key_column(key["column"].as_str().unwrap());
     lookup.keys(value).select(columns)
 }
 
@@ -97,7 +108,8 @@ fn check_rows(answer: &Answer, expect: &Json) -> Result<(), String> {
     Ok(())
 }
 
-fn check(result: &Result<Answer, Error>, expect: &Json) -> Result<(), String> {
+/// Whether that is what came.
+pub(crate) fn check(result: &Result<Answer, Error>, expect: &Json) -> Result<(), String> {
     match (expect["status"].as_str().unwrap(), result) {
         ("any", _) | ("rows_or_error", Err(_)) => Ok(()),
         ("error", Err(error)) if class(error) == expect["class"] => Ok(()),

@@ -31,6 +31,7 @@ mod restart;
 mod rows;
 mod sample;
 mod secrets;
+mod sent_pages;
 mod stream;
 mod trips;
 mod wire;

@@ -1,12 +1,13 @@
 //! Layer 3: how large one answer is, over all of its files.
 //!
 //! Knows rows and bytes. It must not know files beyond their names: each keeps the bounds of an answer by itself, and
-//! here all of them together do.
+//! here all of them together do. Data pages in place of rows are not counted: they are few by a bound of their own, and
+//! whether the rows fit is not to depend on how they travel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use alcedo_lookup::answer::{Body, FileAnswer, PagesChunk};
+use alcedo_lookup::answer::{Body, FileAnswer, Form, PagesChunk};
 use alcedo_lookup::limits::Limits;
 
 use crate::error::Error;
@@ -23,10 +24,11 @@ impl Tally {
     ///
     /// # Errors
     /// [`Error::AnswerTooLarge`].
-    pub(super) fn add(&self, answer: &FileAnswer, limits: &Limits, url: &Arc<str>) -> Result<(), Error> {
+    pub(super) fn add(&self, answer: &FileAnswer, form: Form, limits: &Limits, url: &Arc<str>) -> Result<(), Error> {
         let rows = answer.row_number.len();
         let bytes = match &answer.body {
             Body::Compact(bytes) | Body::ArrowIpc(bytes) => bytes.len(),
+            Body::Pages(_) if form == Form::CompactRows => 0,
             Body::Pages(pages) => {
                 let page_bytes = |chunk: &PagesChunk| {
                     chunk.dictionary.len() + chunk.data_pages.iter().map(|page| page.page.len()).sum::<usize>()

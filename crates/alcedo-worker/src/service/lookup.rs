@@ -58,6 +58,8 @@ impl LookupService for LookupDoor {
         let door = self.of(&request);
         let mut request = request.into_inner();
         let deadline = door.admission.deadline(convert::timeout(request.timeout_us), call);
+        // Pages of several files may be more than a unary call returns.
+        request.accept_pages = false;
         let question = Question::new(&mut request, AnswerForm::TypedValues, &door.lookups);
         let keys = keys(request.keys);
         let answered = match door.answered_at_once(&question, &keys) {

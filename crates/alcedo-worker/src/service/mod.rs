@@ -45,7 +45,7 @@ use crate::lookups::{Answer, AtOnce, Lookup, Lookups};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Outcome};
 use crate::prepared::Asked;
-use crate::turns;
+use crate::{shortage, turns};
 pub(crate) use local::local;
 use questions::Question;
 
@@ -192,7 +192,7 @@ impl Door {
         let Arrived { mut counted, deadline, permit } = arrived;
         let (keys, form) = (keys?, question.form);
         let cost = Arc::new(Cost::new(question.is_traced));
-        let lookup = Lookup { asked: question.asked?, keys };
+        let mut lookup = Lookup { asked: question.asked?, keys, sent_pages_bytes: 0 };
         let permit = match permit {
             Some(permit) => permit,
             None => self.admission.admit(lookup.keys.len(), deadline).await?,
@@ -204,6 +204,10 @@ impl Door {
         }
         if deadline.at <= tokio::time::Instant::now() {
             return Err(deadline.error(&lookup.asked.ask.path));
+        }
+        shortage::waited(counted.began.elapsed(), self.lookups.pages_wait());
+        if question.accepts_pages {
+            lookup.sent_pages_bytes = self.lookups.sent_pages_bytes();
         }
         let work = turns::measured(AssertUnwindSafe(self.lookups.answer(&lookup, &cost)).catch_unwind());
         let answer = match tokio::time::timeout_at(deadline.at, work).await {

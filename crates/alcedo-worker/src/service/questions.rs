@@ -28,6 +28,8 @@ pub(super) struct Question {
     pub(super) form: AnswerForm,
     pub(super) is_traced: bool,
     pub(super) accepts_parts: bool,
+    /// Data pages may take the place of the compact rows that are asked for.
+    pub(super) accepts_pages: bool,
 }
 
 impl Question {
@@ -35,7 +37,8 @@ impl Question {
     pub(super) fn new(request: &mut v1::LookupRequest, default: AnswerForm, lookups: &Lookups) -> Self {
         let (ask, form) = ask(request, default);
         let (is_traced, accepts_parts) = (request.trace, request.accept_parts);
-        Self { asked: lookups.asked(ask), form, is_traced, accepts_parts }
+        let accepts_pages = request.accept_pages && form == AnswerForm::CompactRows;
+        Self { asked: lookups.asked(ask), form, is_traced, accepts_parts, accepts_pages }
     }
 
     /// The question, where its answer may come at once in this form.

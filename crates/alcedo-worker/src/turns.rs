@@ -5,6 +5,7 @@
 //! bound: so whoever works for others stops for a moment every fraction of a millisecond.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -60,7 +61,8 @@ pub(crate) fn rested() {
     WORKED.set(Duration::ZERO);
 }
 
-/// Does work, and measures it up to where it first waits for something.
+/// Does work, and measures it: up to where it first waits for something for those that come next, all of it for what
+/// the thread has to do.
 pub(crate) async fn measured<T>(work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     let began = Instant::now();
@@ -71,7 +73,15 @@ pub(crate) async fn measured<T>(work: impl Future<Output = T>) -> T {
     EACH.set((EACH.get() * EARLIER + took) / (EARLIER + 1));
     match first {
         Poll::Ready(done) => done,
-        Poll::Pending => work.await,
+        Poll::Pending => {
+            poll_fn(|cx| {
+                let began = Instant::now();
+                let polled = work.as_mut().poll(cx);
+                shortage::worked(began.elapsed());
+                polled
+            })
+            .await
+        }
     }
 }
 

@@ -15,9 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(25);
 const SHORT: &str =
     "[lookup]\npages_wait = \"0s\"\npages_bytes = \"16MiB\"\n[cache]\ndecoded = 0\n[builds]\nparallel = 0\n";
 
+/// The store is asked for each lookup whether a file has changed.
+const ALWAYS: &str = "freshness = \"always\"";
+
 fn cluster(objects: Vec<(String, Bytes)>, tables: &str) -> TestCluster {
-    let mount = "freshness = \"always\"".to_owned();
-    TestCluster::start(ClusterOptions { objects, mount, tables: tables.to_owned(), ..ClusterOptions::default() })
+    let tables = tables.to_owned();
+    TestCluster::start(ClusterOptions { objects, mount: ALWAYS.to_owned(), tables, ..ClusterOptions::default() })
         .unwrap()
 }
 
@@ -215,7 +218,8 @@ async fn more_lookups_than_there_is_time_for_make_a_worker_send_pages() {
     let lake = large(7);
     // Waits that any queue has.
     let tables = SHORT.replace("0s", "10us");
-    let cluster = cluster(vec![("big.parquet".to_owned(), large_file(0))], &tables);
+    let objects = vec![("big.parquet".to_owned(), large_file(0))];
+    let cluster = TestCluster::start(ClusterOptions { objects, tables, ..ClusterOptions::default() }).unwrap();
     let ids: Vec<i64> = lake.rows_of_file(0).into_iter().step_by(97).map(|n| lake.row(n).unwrap().id).collect();
     let users = taking(&cluster).prepare("lake/big.parquet").key_column("id").select(["user", "name"]);
     for _ in 0..200 {

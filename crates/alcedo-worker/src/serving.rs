@@ -24,11 +24,8 @@ use crate::worker::StartError;
 /// Stack of every thread. Decoding recurses over a schema at most 100 deep, which takes a small part of it.
 pub(crate) const THREAD_STACK_BYTES: usize = 4 << 20;
 /// Threads per runtime for steps that decompress or decode much: as many as keep a core busy while some wait to be
-/// scheduled, or have a file of the largest kind; more would only share the same cores.
-const BLOCKING_THREADS: usize = 4;
-/// Their priority (nice(2)): below the serving threads', which read and refuse what comes in; with the same one a
-/// refusal waited for the turns of all of them (measured: 50 to 150 ms). Above that of builds.
-const BLOCKING_NICENESS: i32 = 10;
+/// scheduled; more would only share the same cores.
+const BLOCKING_THREADS: usize = 8;
 /// Tasks that run before a runtime looks at its sockets: a stream's turn is up to half a millisecond of work, and what
 /// came meanwhile must be read before it can be refused.
 const TASKS_PER_LOOK: u32 = 4;
@@ -69,10 +66,6 @@ pub(crate) fn runtime() -> Result<Runtime, StartError> {
         .event_interval(TASKS_PER_LOOK)
         .thread_stack_size(THREAD_STACK_BYTES)
         .max_blocking_threads(BLOCKING_THREADS)
-        .on_thread_start(|| {
-            // Where it is refused, work goes on as it did.
-            let _ = rustix::process::nice(BLOCKING_NICENESS);
-        })
         .thread_name("alcedo-decode")
         .build();
     runtime.map_err(|error| StartError::Start(format!("no runtime: {error}")))

@@ -21,6 +21,12 @@ use crate::commands::Context;
 use crate::failure::{Failure, exit};
 use crate::terminal::Terminal;
 
+/// The C library keeps what is freed, so that a worker whose caches have become smaller is as large as before, and is
+/// refused its memory for ever (measured: 165 MiB of which 57 were freed). This one gives it back within a second.
+#[cfg(feature = "worker")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -23,10 +23,10 @@ pub(crate) struct Need {
 /// What every build needs.
 pub(crate) const BUILD: &[Need] = &[
     Need {
-        what: "a C and C++ compiler and linker",
-        probe: &["sh", "-c", "cc --version && c++ --version"],
+        what: "a C and C++ compiler, a linker and make",
+        probe: &["sh", "-c", "cc --version && c++ --version && make --version"],
         debian: &["build-essential"],
-        why: "rustc links with it; RocksDB is C++, zstd and the TLS library are C",
+        why: "rustc links with it; RocksDB is C++; zstd, the TLS library and the allocator are C, the last built by make",
     },
     Need {
         what: "libclang",

@@ -173,6 +173,11 @@ impl CacheDir {
         self.inner.path.join("metadata")
     }
 
+    /// Where it is written what is to stay; whoever knows what that is makes this file.
+    pub fn pins(&self) -> PathBuf {
+        self.inner.path.join("pins")
+    }
+
     /// Makes again what is missing of the layout: somebody may empty a live directory.
     pub(crate) fn repair(&self) -> io::Result<()> {
         let path = &self.inner.path;

@@ -45,6 +45,10 @@ pub struct Freed {
     pub files: u64,
     /// Bytes of their pages.
     pub freed_bytes: u64,
+    /// Files of which something is pinned, which stays.
+    pub pinned_files: u64,
+    /// Bytes of that.
+    pub pinned_bytes: u64,
 }
 
 impl Client {
@@ -72,14 +76,15 @@ impl Client {
     }
 
     /// Makes every member drop what it holds of a file or of the files below a prefix, in every content version. The
-    /// origin's files stay, and so do answers.
+    /// origin's files stay, and so do answers. What is pinned stays, too.
     ///
     /// # Errors
     /// No worker told who the members are. A single member's failure is in its place of the list.
     pub async fn free(&self, path: &str) -> Result<Vec<(Member, Result<Freed, Error>)>, Error> {
         let ask = |worker: std::sync::Arc<Worker>, deadline| async move {
             let reply = worker.free(path.to_owned(), deadline).await?;
-            Ok(Freed { files: reply.files, freed_bytes: reply.freed_bytes })
+            let pb::FreeResponse { files, freed_bytes, pinned_files, pinned_bytes } = reply;
+            Ok(Freed { files, freed_bytes, pinned_files, pinned_bytes })
         };
         self.every_worker(ask).await
     }

@@ -334,7 +334,36 @@ impl Worker {
         self.bounded(deadline, client.free(timed(request, deadline))).await
     }
 
-    /// The next message of a listing, read or check; `None` at its end.
+    /// Takes a pin; what came of it is taken with [`Self::next_message`].
+    pub(crate) async fn pin(
+        &self,
+        mut request: pb::PinRequest,
+        deadline: Deadline,
+    ) -> Result<tonic::Streaming<pb::PinResponse>, CallError> {
+        let mut client = self.files(deadline.at()).await?;
+        request.timeout_us = deadline.timeout_us();
+        self.bounded(deadline, client.pin(timed(request, deadline))).await
+    }
+
+    /// Ends a pin.
+    pub(crate) async fn unpin(&self, path: String, deadline: Deadline) -> Result<pb::UnpinResponse, CallError> {
+        let mut client = self.files(deadline.at()).await?;
+        let request = pb::UnpinRequest { path, timeout_us: deadline.timeout_us() };
+        self.bounded(deadline, client.unpin(timed(request, deadline))).await
+    }
+
+    /// Asks for pins; their messages are taken with [`Self::next_message`].
+    pub(crate) async fn pins(
+        &self,
+        path: String,
+        deadline: Deadline,
+    ) -> Result<tonic::Streaming<pb::PinsResponse>, CallError> {
+        let mut client = self.files(deadline.at()).await?;
+        let request = pb::PinsRequest { path, timeout_us: deadline.timeout_us() };
+        self.bounded(deadline, client.pins(timed(request, deadline))).await
+    }
+
+    /// The next message of a listing, read, check, pin or list of pins; `None` at its end.
     pub(crate) async fn next_message<M>(
         &self,
         messages: &mut tonic::Streaming<M>,

@@ -169,6 +169,11 @@ impl FileIndex {
         &self.chunks[group * self.columns() + leaf]
     }
 
+    /// All chunks, row group by row group.
+    pub(crate) fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
     pub(crate) fn chunk_range(&self, group: usize, leaf: usize) -> Result<Range<u64>, Error> {
         self.chunk(group, leaf).range(self.data_end)
     }

@@ -55,6 +55,8 @@ mod fetched_group;
 #[cfg(feature = "parquet")]
 pub mod file_index;
 #[cfg(feature = "parquet")]
+mod file_parts;
+#[cfg(feature = "parquet")]
 mod flat_keys;
 #[cfg(feature = "parquet")]
 mod flat_page;

@@ -65,7 +65,7 @@ impl Projection {
     }
 }
 
-fn leaves_of(schema: &SchemaTree, named: Named) -> std::ops::Range<usize> {
+pub(crate) fn leaves_of(schema: &SchemaTree, named: Named) -> std::ops::Range<usize> {
     match named {
         Named::Root(root) => schema.root_leaves(root),
         Named::Leaf(leaf) => leaf..leaf + 1,

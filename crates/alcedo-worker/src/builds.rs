@@ -149,15 +149,14 @@ impl Builds {
     pub(crate) async fn on_request(
         &self,
         door: &Door,
-        path: &str,
+        place: &Place,
         what: What,
         is_pinned: bool,
     ) -> Result<Arc<Object>, Failed> {
         if door.settings().builds.parallel == 0 {
             return Err(Error::BadRequest("nothing is built here: builds.parallel is 0".to_owned()).into());
         }
-        let place = door.lookups.resolve(path).map_err(Failed::Broken)?;
-        let file = door.lookups.indexes().open(&place, None, &Cost::new(false)).await.map_err(Failed::Broken)?;
+        let file = door.lookups.indexes().open(place, None, &Cost::new(false)).await.map_err(Failed::Broken)?;
         let (version, index) = (file.version, file.index);
         let (name, object_bytes) = machines::described(door, &what, &index).map_err(|error| {
             // The question does not fit the file.
@@ -167,6 +166,7 @@ impl Builds {
         if let Some(there) = there.filter(|object| object.is_pinned() || !is_pinned) {
             return Ok(there);
         }
+        let place = place.clone();
         let answer = self.request(Job { place, version, index, what, name, is_pinned, rate: 0.0, object_bytes })?;
         answer.await.unwrap_or(Err(Failed::Draining))
     }
@@ -308,11 +308,12 @@ impl Builds {
 
 /// Whether there is room for an object: in its store, and for its head in memory.
 fn room(door: &Door, job: &Job) -> Result<(), Full> {
+    let derived = door.lookups.derived();
     if job.is_pinned {
-        // The store itself knows to the byte what fits.
-        return Ok(());
+        // Nothing makes room for it.
+        return derived.pinned_room(job.object_bytes);
     }
-    door.lookups.derived().make_room(job.object_bytes, job.rate)
+    derived.make_room(job.object_bytes, job.rate)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod object;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -37,12 +38,17 @@ pub fn keymap_name(leaf: usize) -> String {
     format!("{}:{leaf}", Kind::Keymap.name())
 }
 
+/// Whether a name in a page store is that of a part of an object, and not that of a file.
+pub(crate) fn is_part(key: &FileKey) -> bool {
+    PartName::read(key).is_some()
+}
+
 /// All objects of one file version.
 pub type Objects = Arc<[Arc<Object>]>;
 
 /// No room for an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it needs {needed} bytes, and of the {quota} that `{key}` leaves for objects only {free} are free or cold")]
+#[error("it needs {needed} bytes, and of the {quota} that `{key}` leaves only {free} can be had")]
 pub struct Full {
     /// Bytes that it needs.
     pub needed: u64,
@@ -78,6 +84,7 @@ pub struct DerivedCounts {
 pub struct Derived {
     store: PageStore,
     pinned: PageStore,
+    pins_file: Option<PathBuf>,
     catalog: RwLock<HashMap<FileKey, Objects>>,
     heads: Heads,
     changes: AtomicU64,
@@ -102,6 +109,7 @@ impl Derived {
         let this = Self {
             store: open(StoreName::Derived, Some(derived), derived)?,
             pinned: open(StoreName::Pinned, Some(pinned), pinned)?,
+            pins_file: dir.map(CacheDir::pins),
             catalog: RwLock::default(),
             heads: Heads::new(config.heads_bytes),
             changes: AtomicU64::new(0),
@@ -158,6 +166,25 @@ impl Derived {
     /// The store of what is pinned: objects, and bytes of files.
     pub fn pinned(&self) -> &PageStore {
         &self.pinned
+    }
+
+    /// Where it is written what is pinned; none where nothing outlives the process.
+    pub(crate) fn pins_file(&self) -> Option<&Path> {
+        self.pins_file.as_deref()
+    }
+
+    /// Bytes that may still be pinned.
+    pub fn pinned_free(&self) -> u64 {
+        (self.pinned.capacity_bytes() / 100 * USABLE_PERCENT).saturating_sub(self.pinned.bytes())
+    }
+
+    /// Whether so many bytes may be pinned.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn pinned_room(&self, needed: u64) -> Result<(), Full> {
+        let (free, quota) = (self.pinned_free(), self.pinned.capacity_bytes() / 100 * USABLE_PERCENT);
+        if needed > free { Err(Full { needed, free, quota, key: "cache.pinned" }) } else { Ok(()) }
     }
 
     /// Grows whenever an object comes or goes: while it is the same, [`Derived::of`] says the same.

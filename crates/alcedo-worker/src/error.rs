@@ -144,6 +144,14 @@ pub enum Error {
     /// The worker is about to stop; nothing was done.
     #[error("the worker is shutting down: ask another one")]
     Draining,
+    /// Something that must outlive the process could not be written down; nothing was changed.
+    #[error("{file} cannot be written: {why}; nothing was changed")]
+    NotWritten {
+        /// The file.
+        file: String,
+        /// The disk's reason.
+        why: String,
+    },
     /// The caller gave the request up.
     #[error("the request was cancelled")]
     Cancelled,

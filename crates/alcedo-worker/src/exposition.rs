@@ -163,6 +163,22 @@ pub const METRICS: &[MetricRow] = &[
         &[],
         "Waits of builds, of 50 ms each, because requests needed the worker",
     ),
+    row("alcedo_pins", Gauge, "", &[], "Files and prefixes that are pinned"),
+    row(
+        "alcedo_pinned_things",
+        Gauge,
+        "",
+        &["state"],
+        "Things of files by what came of them: pinned, waiting or refused",
+    ),
+    row("alcedo_pins_refused", Counter, "", &[], "Things that were refused, most of them for want of room"),
+    row(
+        "alcedo_pins_record_errors",
+        Counter,
+        "",
+        &[],
+        "Lists of pins that were damaged, so that all pins are lost, or that could not be written",
+    ),
     row(
         "alcedo_origin_requests",
         Counter,

@@ -61,6 +61,10 @@ pub struct Freed {
     pub files: u64,
     /// Bytes of their pages and derived objects.
     pub bytes: u64,
+    /// Files of which something is pinned, which stays.
+    pub pinned_files: u64,
+    /// Bytes of that.
+    pub pinned_bytes: u64,
 }
 
 /// The file services of one worker.
@@ -185,7 +189,7 @@ impl Files {
     }
 
     /// Drops what is held of a file, or of the files that lie below a prefix at the origin, in every content version.
-    /// For a file of which anything is held the origin is not asked.
+    /// For a file of which anything is held the origin is not asked. What is pinned stays, with the file's index.
     ///
     /// # Errors
     /// The path's; the origin's, where only its listing says what lies below.
@@ -194,7 +198,7 @@ impl Files {
         let mut freed = Freed::default();
         if !place.ends_with_slash && !place.key.is_root() {
             self.drop_file(&place.url, &mut freed).await;
-            if freed.files > 0 {
+            if freed.files + freed.pinned_files > 0 {
                 return Ok(freed);
             }
         }
@@ -213,7 +217,11 @@ impl Files {
     async fn drop_file(&self, url: &str, freed: &mut Freed) {
         let derived_bytes = self.lookups.derived().forget_url(url);
         let bytes = self.lookups.store().pages().forget_url(url) + derived_bytes;
-        let was_known = self.lookups.indexes().drop_url(url).await;
+        // Without its index what is pinned of a file would be of no use until the origin was asked for it.
+        let pinned = self.lookups.store().pinned().kept_bytes(url);
+        let was_known = pinned.is_none() && self.lookups.indexes().drop_url(url).await;
+        freed.pinned_files += u64::from(pinned.is_some());
+        freed.pinned_bytes += pinned.unwrap_or_default();
         freed.files += u64::from(bytes > 0 || was_known);
         freed.bytes += bytes;
     }

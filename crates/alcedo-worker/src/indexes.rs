@@ -156,10 +156,7 @@ impl Indexes {
     pub async fn open(&self, place: &Place, listed: Option<&Known>, cost: &Cost) -> Result<OpenFile, Error> {
         let version = match listed {
             // Whichever is newer: the listing, or what was learned about this one file since.
-            Some(listed) => {
-                let learned = self.tables.current.get(&place.url).filter(|known| known.checked > listed.checked);
-                Some(learned.map_or_else(|| listed.version.clone(), |known| known.version))
-            }
+            Some(listed) => Some(self.newest(listed).version),
             None => self.believed(place, cost).await?,
         };
         let Some(version) = version else { return self.open_unknown(place, cost).await };
@@ -171,6 +168,12 @@ impl Indexes {
         }
         let opening = Opening::new(self, place, Some(version.clone()), listed.cloned());
         self.joined(self.errands.run(version.key, || opening.run()).await?, place, cost)
+    }
+
+    /// What is known of a listed file: what the listing says, or what was learned since.
+    pub(crate) fn newest(&self, listed: &Known) -> Known {
+        let learned = self.tables.current.get(&listed.version.stat.url);
+        learned.filter(|known| known.checked > listed.checked).unwrap_or_else(|| listed.clone())
     }
 
     async fn open_unknown(&self, place: &Place, cost: &Cost) -> Result<OpenFile, Error> {

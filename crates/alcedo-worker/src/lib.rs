@@ -37,6 +37,8 @@ pub mod metrics;
 pub mod notify;
 #[cfg(test)]
 mod panics;
+mod pinned;
+pub mod pins;
 pub mod prepared;
 mod process;
 pub mod reader;

@@ -139,10 +139,12 @@ impl Lookups {
         let limits = Arc::new(lookup.limits());
         let sizes = ReadSizes { gap_bytes: lookup.coalesce_gap_bytes, tail_bytes: lookup.tail_bytes };
         let dir = cache.dir.as_ref().map(|dir| CacheDir::open(dir, &config.worker_id)).transpose()?;
-        let store = Arc::new(match &dir {
+        let store = match &dir {
             Some(dir) => Bytestore::on_disk(dir, cache.disk_bytes, sizes)?,
             None => Bytestore::in_memory(cache.pages_bytes, sizes),
-        });
+        };
+        let (derived, heat) = (Arc::new(Derived::open(dir.as_ref(), cache)?), Heat::default());
+        let store = Arc::new(store.with_pinned(derived.pinned().clone()));
         let metadata = dir.as_ref().map(Metadata::open).transpose()?.map(Arc::new);
         let records = Records::new(metadata.clone(), WallClock::new(SystemTime::now));
         let (bytes, metrics_of) = (cache.index_bytes, Arc::clone(metrics));
@@ -153,7 +155,6 @@ impl Lookups {
         let indexes = Indexes::new(Arc::clone(&store), records.clone(), bytes, rules, metrics_of);
         let indexes = indexes.with_decoded(&decoded);
         let listings = Listings::new(cache.listings_bytes, lookup.max_files, records, metrics);
-        let (derived, heat) = (Arc::new(Derived::open(dir.as_ref(), cache)?), Heat::default());
         let hot = HotRows::new(row_bytes, Arc::clone(metrics));
         let (config, metrics, questions) = (lookup.clone(), Arc::clone(metrics), Questions::new());
         Ok(Self {
@@ -192,6 +193,11 @@ impl Lookups {
     /// The file indexes.
     pub fn indexes(&self) -> &Indexes {
         &self.indexes
+    }
+
+    /// What lies below prefixes.
+    pub(crate) fn listings(&self) -> &Listings {
+        &self.listings
     }
 
     /// The derived objects.

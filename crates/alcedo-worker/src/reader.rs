@@ -1,4 +1,4 @@
-//! Layer 3: the Source of one version of one file: page store, then flight map, then origin.
+//! Layer 3: the Source of one version of one file: what is pinned, page store, flight map, origin.
 //!
 //! Knows where bytes are and what getting them cost. It must not know what they mean: a machine of `alcedo-lookup` asks
 //! for pieces, and this room brings them, all of one content version. The first piece of a file whose version is not
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::cost::{Cost, Origin, Stage};
 use crate::error::Error;
 use crate::indexes::{Learnings, Subject};
+use crate::pinned::PinnedBytes;
 use crate::tails::Tails;
 
 /// Steps that decompress or decode more than this run in the blocking pool. At 0.5 to 1 GB/s it is about 100 us, more
@@ -68,6 +69,7 @@ impl FileVersion {
 #[derive(Debug)]
 pub struct Bytestore {
     pages: PageStore,
+    pinned: PinnedBytes,
     flights: Flights<Error>,
     tails: Tails,
 }
@@ -104,7 +106,24 @@ impl Bytestore {
             prefetches_at_once: PREFETCHES_AT_ONCE,
             lost: Error::from,
         };
-        Self { pages, flights: Flights::new(settings), tails: Tails::new(sizes.tail_bytes) }
+        let (pinned, flights) = (PinnedBytes::none(), Flights::new(settings));
+        Self { pages, pinned, flights, tails: Tails::new(sizes.tail_bytes) }
+    }
+
+    /// The same, with a store of bytes that are pinned: they are looked for there first.
+    pub(crate) fn with_pinned(self, pinned: PageStore) -> Self {
+        Self { pinned: PinnedBytes::over(pinned), ..self }
+    }
+
+    /// The bytes that are pinned.
+    pub(crate) fn pinned(&self) -> &PinnedBytes {
+        &self.pinned
+    }
+
+    /// Drops all bytes of a version, pinned ones too: something in them is damaged.
+    pub(crate) fn forget(&self, version: &FileKey) {
+        self.pages.forget(version);
+        self.pinned.forget(version);
     }
 
     /// The pages.
@@ -197,12 +216,18 @@ impl Reader {
         let gap_bytes = self.worth_a_trip() / GAP_SHARE;
         let (pages, flights) = (&self.store.pages, self.store.flights.with_gaps(gap_bytes));
         let (size, fetch) = (version.stat.size, self.fetch(version));
-        let read = flights.read(pages, &version.key, size, ranges, self.urgency, fetch).await;
+        let pinned = self.store.pinned.read_each(&version.key, ranges).await;
+        let is_not_pinned = |number: &usize| pinned.get(*number).is_none_or(Option::is_none);
+        let rest: Vec<_> = (0..ranges.len()).filter(is_not_pinned).map(|number| ranges[number].clone()).collect();
+        let read = flights.read(pages, &version.key, size, &rest, self.urgency, fetch).await;
         let fetched = read.map_err(|error| error.about(&self.place.url))?;
+        let mut brought = fetched.parts.into_iter();
+        let parts: Option<Vec<_>> = pinned.into_iter().map(|part| part.or_else(|| brought.next())).collect();
+        let parts = parts.ok_or_else(|| self.bug("a read brought too few parts"))?;
         self.cost.came_from(Origin::PageStore);
-        let bytes = fetched.parts.iter().map(|part| part.len() as u64).sum();
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
         self.spent(stage, began, bytes, fetched.origin_gets, fetched.origin_bytes);
-        Ok(fetched.parts)
+        Ok(parts)
     }
 
     /// The bytes of all ranges, if they can be read without the origin.
@@ -259,14 +284,18 @@ impl Reader {
         Ok(ranges.into_iter().zip(parts).collect())
     }
 
-    /// A range from the tail or the page store.
+    /// A range from the tail, from what is pinned, or from the page store.
     fn here(&self, version: &FileVersion, range: &Range<u64>) -> Option<bytes::Bytes> {
         if let Some(tail) = self.tail.get().filter(|tail| tail.start <= range.start && range.end <= tail.stat.size) {
             let from = usize::try_from(range.start - tail.start).ok()?;
             let to = usize::try_from(range.end - tail.start).ok()?;
             return (from <= to).then(|| tail.bytes.slice(from..to));
         }
-        (range.end <= version.stat.size).then(|| self.store.pages.read(&version.key, range.clone())).flatten()
+        if range.end > version.stat.size {
+            return None;
+        }
+        let pinned = self.store.pinned.read(&version.key, range);
+        pinned.or_else(|| self.store.pages.read(&version.key, range.clone()))
     }
 
     /// Fetches ranges of this version from the origin, within a time of their own.

@@ -28,6 +28,7 @@ use crate::lookups::Lookups;
 use crate::membership::{self, Membership};
 use crate::memory;
 use crate::metrics::Metrics;
+use crate::pins::{self, Pins};
 use crate::process;
 use crate::service::Door;
 use crate::serving::{HANDED_SOCKETS, Listeners, Shared, THREAD_STACK_BYTES, accept, runtime, serve, set_not_serving};
@@ -238,13 +239,14 @@ impl Running {
         &self.door
     }
 
-    /// Makes a derived object of a file's current version, whatever its heat, unless it is there, and waits for it; one
-    /// that is pinned stays whatever is asked later. Returns its bytes.
+    /// Makes a derived object of a file's current version, whatever its heat, unless it is there, and waits for it.
+    /// Returns its bytes.
     ///
     /// # Errors
     /// See [`Failed`].
-    pub async fn build(&self, path: &str, what: What, is_pinned: bool) -> Result<u64, Failed> {
-        let made = self.door.builds.on_request(&self.door, path, what, is_pinned).await;
+    pub async fn build(&self, path: &str, what: What) -> Result<u64, Failed> {
+        let place = self.door.lookups.resolve(path).map_err(Failed::Broken)?;
+        let made = self.door.builds.on_request(&self.door, &place, what, false).await;
         made.map(|object| object.bytes())
     }
 
@@ -348,7 +350,7 @@ impl Beside {
         tokio::select! {
             // An error means that the worker's handle is gone.
             _ = stopped.wait_for(|stop| *stop) => {}
-            _ = async { tokio::join!(serving, following, memory::watch(&door)) } => {}
+            _ = async { tokio::join!(serving, following, memory::watch(&door), pins::follow(&door)) } => {}
         }
     }
 }
@@ -435,6 +437,7 @@ fn door(
         worker_id: config.worker_id.clone(),
         membership: Membership::new(Ring::new(members)),
         files: Files::new(Arc::clone(&lookups)),
+        pins: Pins::open(lookups.derived().pins_file()),
         lookups,
         admission: Admission::new(&config.lookup, Arc::clone(&metrics)),
         builds: Builds::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::commands::{bench, check, completion, explain, free, get, ls, man, ring, stat, who};
+use crate::commands::{bench, check, completion, explain, free, get, ls, man, pin, pins, ring, stat, unpin, who};
 use crate::output::Format;
 use crate::settings;
 use crate::terminal::Color;
@@ -86,6 +86,18 @@ pub(crate) enum Command {
     ///
     /// Prints aligned columns, or -o table|json|jsonl.
     Free(free::FreeArgs),
+    /// Keep parts of a file, or of the files below a prefix, whatever else is asked
+    ///
+    /// Prints aligned columns, or -o table|json|jsonl.
+    Pin(pin::PinArgs),
+    /// List what is pinned, and what came of it
+    ///
+    /// Prints aligned columns, or -o table|json|jsonl|name.
+    Pins(pins::PinsArgs),
+    /// End a pin, and drop what it kept
+    ///
+    /// Prints aligned columns, or -o table|json|jsonl.
+    Unpin(unpin::UnpinArgs),
     /// Show how the cluster is doing, and what somebody should look at
     ///
     /// Prints a few lines, or -o table|json.

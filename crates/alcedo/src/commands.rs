@@ -15,12 +15,15 @@ pub(crate) mod keys;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod members;
+pub(crate) mod pin;
+pub(crate) mod pins;
 pub(crate) mod question;
 pub(crate) mod requests;
 pub(crate) mod ring;
 pub(crate) mod stat;
 pub(crate) mod status;
 pub(crate) mod trace;
+pub(crate) mod unpin;
 pub(crate) mod who;
 #[cfg(feature = "worker")]
 pub(crate) mod worker;

@@ -12,6 +12,7 @@ mod hedges;
 mod local;
 mod many;
 mod parts;
+mod pins;
 mod prepared;
 mod routing;
 mod scripted;

@@ -367,6 +367,33 @@ impl FileService for Shared {
     }
 
     async fn free(&self, _: Request<pb::FreeRequest>) -> Result<Response<pb::FreeResponse>, Status> {
-        Ok(Response::new(pb::FreeResponse { files: 2, freed_bytes: 13 }))
+        Ok(Response::new(pb::FreeResponse { files: 2, freed_bytes: 13, ..Default::default() }))
+    }
+
+    type PinStream = Boxed<pb::PinResponse>;
+    type PinsStream = Boxed<pb::PinsResponse>;
+
+    async fn pin(&self, request: Request<pb::PinRequest>) -> Result<Response<Self::PinStream>, Status> {
+        let entry =
+            |thing| pb::PinEntry { url: "s3://lake/a".into(), thing: Some(thing), state: 1, ..Default::default() };
+        // One message each.
+        let pages = request.into_inner().things.into_iter().map(entry);
+        let pages: Vec<_> = pages.map(|entry| Ok(pb::PinResponse { entries: vec![entry] })).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(pages))))
+    }
+
+    async fn unpin(&self, _: Request<pb::UnpinRequest>) -> Result<Response<pb::UnpinResponse>, Status> {
+        Ok(Response::new(pb::UnpinResponse { pins: 1, files: 2, freed_bytes: 13 }))
+    }
+
+    async fn pins(&self, request: Request<pb::PinsRequest>) -> Result<Response<Self::PinsStream>, Status> {
+        let kind = if request.into_inner().path == "lake/newer" { 99 } else { 1 };
+        let thing = || pb::PinThing { kind, column: String::new() };
+        let entry = |url: &str| pb::PinEntry { url: url.into(), thing: Some(thing()), state: 3, ..Default::default() };
+        let pin = |url: &str, entries| pb::PinInfo { url: url.into(), things: vec![thing()], entries };
+        let page = |pins| Ok(pb::PinsResponse { pins, held_bytes: 5, capacity_bytes: 7 });
+        let first = page(vec![pin("s3://lake/a", vec![]), pin("s3://lake/b", vec![entry("s3://lake/b/1")])]);
+        let second = page(vec![pin("s3://lake/b", vec![entry("s3://lake/b/2")]), pin("s3://lake/c", vec![])]);
+        Ok(Response::new(Box::pin(tokio_stream::iter([first, second]))))
     }
 }

@@ -27,6 +27,7 @@ mod neutral;
 mod operate;
 mod output;
 mod overwrite;
+mod pins;
 mod restart;
 mod rows;
 mod sample;

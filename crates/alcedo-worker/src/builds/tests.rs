@@ -262,10 +262,10 @@ async fn what_cannot_be_made_is_remembered_for_a_while() {
 async fn what_is_asked_for_must_fit_the_file_and_somebody_must_build() {
     let site = Site::new().await;
     let what = What::Ready { key: Some("id".to_owned()), columns: None };
-    let refused = site.running.build("lake/a.parquet", what.clone(), false).await.unwrap_err();
+    let refused = site.running.build("lake/a.parquet", what.clone()).await.unwrap_err();
     assert!(refused.to_string().contains("builds.parallel"), "{refused}");
     let site = Site::with(Config::default()).await;
-    let refused = site.running.build("lake/nobody.parquet", what, false).await.unwrap_err();
+    let refused = site.running.build("lake/nobody.parquet", what).await.unwrap_err();
     assert!(matches!(refused, Failed::Broken(_)) && refused.to_string().contains("nobody"), "{refused}");
 }
 

@@ -1,4 +1,4 @@
-//! Layer 3: what `/metrics` says of derived objects and their builds.
+//! Layer 3: what `/metrics` says of derived objects, their builds, and pins.
 //!
 //! Knows where their numbers are. It must not know the table's form, which is the parent's.
 
@@ -35,6 +35,12 @@ impl Scrape {
         ];
         page.counters("alcedo_builds", &results)?;
         page.gauge("alcedo_builds_under_way", builds.under_way() as u64)?;
-        page.counter("alcedo_builds_yielded", counts.yielded.get())
+        page.counter("alcedo_builds_yielded", counts.yielded.get())?;
+        let (tally, counts) = (self.0.pins.tally(), self.0.pins.counts());
+        page.gauge("alcedo_pins", tally.pins)?;
+        let states = [(&["pinned"][..], tally.pinned), (&["waiting"], tally.waiting), (&["refused"], tally.refused)];
+        page.gauges("alcedo_pinned_things", &states)?;
+        page.counter("alcedo_pins_refused", counts.refused.get())?;
+        page.counter("alcedo_pins_record_errors", counts.record_errors.get())
     }
 }

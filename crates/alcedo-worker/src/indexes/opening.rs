@@ -107,7 +107,7 @@ impl Opening {
         // Bytes may have been damaged on their way, or be damaged here: once more from the origin before the file is
         // called broken. One that is read anew comes from there already.
         if self.damaged.is_none() && opened.as_ref().is_err_and(Error::is_about_the_file) {
-            self.store.pages().forget(&read.key);
+            self.store.forget(&read.key);
             opened = self.read(Some(&read), cost).await?.1;
             self.metrics.reread(opened.is_ok());
         }
@@ -141,7 +141,7 @@ impl Opening {
         if newer.is_none() {
             self.tables.drop_built(&version.key);
             self.tables.records.drop_index(&version.stat.url);
-            self.store.pages().forget(&version.key);
+            self.store.forget(&version.key);
         }
         newer
     }
@@ -158,6 +158,8 @@ impl Opening {
         };
         let (tails, mount) = (self.store.tails(), &self.place.mount);
         let tail_bytes = tails.bytes(mount);
+        let pinned = |of: &FileVersion| self.store.pinned().tail_bytes(&of.key, of.stat.size, tail_bytes);
+        let tail_bytes = version.and_then(pinned).unwrap_or(tail_bytes);
         let opened = drive(Open::new(tail_bytes, Arc::clone(&self.limits)), &reader).await;
         let opened = opened.map_err(|error| error.about(&self.place.url));
         let opened = opened.inspect_err(|error| self.metrics.count_panic(error));

@@ -78,6 +78,7 @@ fn sort(error: &Error) -> (Code, Reason) {
         Error::Deadline { .. } => (Code::DeadlineExceeded, Reason::Deadline),
         Error::IndexBuilding { .. } => (Code::DeadlineExceeded, Reason::IndexBuilding),
         Error::Overloaded { .. } => (Code::ResourceExhausted, Reason::Overloaded),
+        Error::NotWritten { .. } => (Code::Internal, Reason::Unspecified),
         Error::Draining => (Code::Unavailable, Reason::Draining),
         Error::Cancelled => (Code::Cancelled, Reason::Cancelled),
         Error::Bug { .. } => (Code::Internal, Reason::Bug),
@@ -148,6 +149,7 @@ fn about(error: &Error) -> (String, String, u64) {
         Error::Origin(O::Config { mount, why }) => (mount.clone(), why.clone()),
         Error::Origin(_) => Default::default(),
         Error::BadKey { index, .. } => (format!("key {index}"), String::new()),
+        Error::NotWritten { file, .. } => (file.clone(), String::new()),
         Error::Deadline { subject, .. } | Error::Bug { subject, .. } => (subject.clone(), String::new()),
         Error::IndexBuilding { subject, walked, total, .. } => (subject.clone(), format!("{walked} of {total} bytes")),
         Error::BadRequest(_)

@@ -1,6 +1,6 @@
 //! Layer 3: the file service.
 //!
-//! Knows messages of stat, list, read, check and free. It must not know how bytes are found.
+//! Knows messages of stat, list, read, check, free and pins. It must not know how bytes are found.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::failure::status;
-use super::{Door, call_timeout, convert};
+use super::{Door, call_timeout, convert, pins};
 use crate::admission::Deadline;
 use crate::cost::Cost;
 use crate::error::Error;
@@ -102,8 +102,39 @@ impl FileService for FileDoor {
         let v1::FreeRequest { path, timeout_us } = request.into_inner();
         let deadline = self.0.admission.long_deadline(convert::timeout(timeout_us), call);
         let freed = self.0.work(&path, deadline, self.0.files.free(&path, deadline)).await;
-        let Freed { files, bytes } = freed.map_err(|error| status(&error))?;
-        Ok(Response::new(v1::FreeResponse { files, freed_bytes: bytes }))
+        let Freed { files, bytes, pinned_files, pinned_bytes } = freed.map_err(|error| status(&error))?;
+        Ok(Response::new(v1::FreeResponse { files, freed_bytes: bytes, pinned_files, pinned_bytes }))
+    }
+
+    type PinStream = BoxStream<'static, Result<v1::PinResponse, Status>>;
+
+    async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<Self::PinStream>, Status> {
+        let call = call_timeout(&request);
+        let v1::PinRequest { path, things, timeout_us } = request.into_inner();
+        let deadline = self.0.admission.long_deadline(convert::timeout(timeout_us), call);
+        let pinning = async { pins::pin(&self.0, &path, things).await };
+        let asked = self.0.work(&path, deadline, pinning).await.map_err(|error| status(&error))?;
+        let messages = pins::outcome(&self.0, asked, deadline).await.into_iter().map(Ok);
+        Ok(Response::new(stream::iter(messages).boxed()))
+    }
+
+    async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
+        let call = call_timeout(&request);
+        let v1::UnpinRequest { path, timeout_us } = request.into_inner();
+        let deadline = self.0.admission.deadline(convert::timeout(timeout_us), call);
+        let ended = self.0.work(&path, deadline, pins::unpin(&self.0, &path)).await;
+        ended.map(Response::new).map_err(|error| status(&error))
+    }
+
+    type PinsStream = BoxStream<'static, Result<v1::PinsResponse, Status>>;
+
+    async fn pins(&self, request: Request<v1::PinsRequest>) -> Result<Response<Self::PinsStream>, Status> {
+        let call = call_timeout(&request);
+        let v1::PinsRequest { path, timeout_us } = request.into_inner();
+        let deadline = self.0.admission.deadline(convert::timeout(timeout_us), call);
+        let listed = self.0.work(&path, deadline, async { pins::list(&self.0, &path) }).await;
+        let messages = listed.map_err(|error| status(&error))?.into_iter().map(Ok);
+        Ok(Response::new(stream::iter(messages).boxed()))
     }
 }
 

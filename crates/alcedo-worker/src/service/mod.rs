@@ -12,6 +12,7 @@ mod handles;
 mod local;
 mod lookup;
 mod parts;
+mod pins;
 mod questions;
 mod replies;
 mod stream;
@@ -44,6 +45,7 @@ use crate::files::Files;
 use crate::lookups::{Answer, AtOnce, Lookup, Lookups};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, Outcome};
+use crate::pins::Pins;
 use crate::prepared::Asked;
 use crate::{shortage, turns};
 pub(crate) use local::local;
@@ -65,6 +67,7 @@ pub(crate) struct Door {
     pub(crate) files: Files,
     pub(crate) admission: Admission,
     pub(crate) builds: Builds,
+    pub(crate) pins: Pins,
     pub(crate) metrics: Arc<Metrics>,
     /// The settings as they were last loaded. What is read from here is what a reload can change.
     pub(crate) settings: RwLock<Arc<Config>>,

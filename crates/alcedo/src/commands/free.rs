@@ -10,7 +10,7 @@ use super::Context;
 use super::members::{self, Answers};
 use crate::failure::Failure;
 use crate::output::aligned::aligned;
-use crate::output::quantity::{bytes, count};
+use crate::output::quantity::{bytes, count, counted};
 use crate::output::{API_VERSION, Format, json_document, printable};
 use crate::terminal::blocking;
 
@@ -50,7 +50,12 @@ pub(crate) async fn run(args: FreeArgs, context: &Context) -> Result<(), Failure
                 "apiVersion": API_VERSION,
                 "kind": "FreedList",
                 "path": args.path,
-                "total": { "files": total.files, "freed_bytes": total.freed_bytes },
+                "total": {
+                    "files": total.files,
+                    "freed_bytes": total.freed_bytes,
+                    "pinned_files": total.pinned_files,
+                    "pinned_bytes": total.pinned_bytes,
+                },
                 "items": items,
             }))
         }
@@ -58,6 +63,11 @@ pub(crate) async fn run(args: FreeArgs, context: &Context) -> Result<(), Failure
         _ => aligned((!context.globals.no_headers).then_some(HEADER), &lines(&answers)).into_bytes(),
     };
     context.terminal.print(printed).await?;
+    let Freed { pinned_files, pinned_bytes, .. } = total(&answers);
+    if pinned_files > 0 {
+        let files = counted(pinned_files, "pinned file");
+        context.terminal.summary(&format!("{files} kept {}; `alcedo unpin` ends that", bytes(pinned_bytes)));
+    }
     members::settle(&answers)
 }
 
@@ -91,6 +101,8 @@ fn total(answers: &Answers<Freed>) -> Freed {
     freed.fold(Freed::default(), |sum, one| Freed {
         files: sum.files.saturating_add(one.files),
         freed_bytes: sum.freed_bytes.saturating_add(one.freed_bytes),
+        pinned_files: sum.pinned_files.saturating_add(one.pinned_files),
+        pinned_bytes: sum.pinned_bytes.saturating_add(one.pinned_bytes),
     })
 }
 
@@ -114,6 +126,8 @@ fn item(member: &Member, answer: &Result<Freed, Error>) -> Json {
         "address": member.address,
         "files": freed.map(|freed| freed.files),
         "freed_bytes": freed.map(|freed| freed.freed_bytes),
+        "pinned_files": freed.map(|freed| freed.pinned_files),
+        "pinned_bytes": freed.map(|freed| freed.pinned_bytes),
         "error": answer.as_ref().err().map(|error| error.message.clone()),
     })
 }
@@ -126,8 +140,8 @@ mod tests {
     #[test]
     fn what_was_dropped_is_told_per_worker() {
         let answers = [
-            (member("w-0"), Ok(Freed { files: 2, freed_bytes: 2_048 })),
-            (member("w-1"), Ok(Freed { files: 1, freed_bytes: 1_024 })),
+            (member("w-0"), Ok(Freed { files: 2, freed_bytes: 2_048, pinned_files: 1, pinned_bytes: 512 })),
+            (member("w-1"), Ok(Freed { files: 1, freed_bytes: 1_024, ..Freed::default() })),
             (member("w-2"), Err(down())),
         ];
         let expected = "\
@@ -140,6 +154,7 @@ TOTAL   3      3.0 KiB
         assert_eq!(aligned(Some(HEADER), &lines(&answers)), expected);
         let items: Vec<_> = answers.iter().map(|(member, answer)| item(member, answer)).collect();
         assert_eq!((items[0]["freed_bytes"].as_u64(), &items[0]["error"]), (Some(2_048), &Json::Null));
+        assert_eq!((items[0]["pinned_bytes"].as_u64(), items[1]["pinned_files"].as_u64()), (Some(512), Some(0)));
         assert!(items[2]["freed_bytes"].is_null() && items[2]["error"].is_string());
     }
 

@@ -110,11 +110,13 @@ pub struct Entry {
     ranges: Vec<Range<u64>>,
     /// The derived object that it is.
     object: Option<String>,
+    /// When it is tried again although nothing has changed that is known of.
+    again_at: Option<Instant>,
 }
 
 impl Entry {
     fn new(thing: Thing, outcome: Outcome) -> Self {
-        Self { thing, outcome, ranges: Vec::new(), object: None }
+        Self { thing, outcome, ranges: Vec::new(), object: None, again_at: None }
     }
 }
 

@@ -151,7 +151,7 @@ impl Pins {
     /// Whether all that is wanted of a file was kept or refused before, and that is still so.
     fn is_settled(&self, door: &Door, url: &str, wanted: &Wanted, generation: u64) -> bool {
         let derived = door.lookups.derived();
-        let free = derived.pinned_free();
+        let (free, now) = (derived.pinned_free(), Instant::now());
         let mut state = self.lock();
         let Some(file) = state.files.get_mut(url) else { return false };
         let (key, size) = (&wanted.version.key, wanted.version.stat.size);
@@ -163,7 +163,8 @@ impl Pins {
         let is_decided = |entry: &Entry| match &entry.outcome {
             Outcome::Pinned { .. } => is_here(entry),
             Outcome::Refused { needed, free: then, .. } => {
-                file.generation == generation && (*needed == 0 || free <= *then)
+                let is_due = entry.again_at.is_some_and(|at| at <= now);
+                file.generation == generation && !is_due && (*needed == 0 || free <= *then)
             }
             Outcome::Waiting { .. } => false,
         };

@@ -25,6 +25,8 @@ const PIECE_BYTES: u64 = 4 << 20;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for such bytes to reach the disk.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+/// After so long bytes that the store dropped are brought again: a disk may have recovered.
+const DROPPED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Keeps things of one file version.
 pub(super) struct Keeper<'d> {
@@ -103,7 +105,8 @@ impl Keeper<'_> {
             Err(NotKept::Superseded) => (waiting("the pins have changed meanwhile"), true),
             Err(NotKept::Failed(error)) => (waiting(&error), true),
         };
-        (Entry { ranges, ..Entry::new(thing.clone(), outcome) }, is_whole)
+        let again_at = (!is_whole).then(|| Instant::now() + DROPPED_PAUSE);
+        (Entry { ranges, again_at, ..Entry::new(thing.clone(), outcome) }, is_whole)
     }
 
     /// Brings what is missing of these ranges.

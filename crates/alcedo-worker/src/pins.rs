@@ -232,7 +232,7 @@ impl Pins {
     /// # Errors
     /// There are too many, or the pins cannot be written down; everything is as before.
     pub(crate) async fn add(&self, place: &Place, path: &str, things: Vec<Thing>) -> Result<u64, Error> {
-        self.change(|pins| {
+        let adds = |pins: &mut BTreeMap<Arc<str>, Pin>| {
             let fresh = || Pin { path: path.to_owned(), url: Arc::clone(&place.url), things: Vec::new() };
             let pin = pins.entry(Arc::clone(&place.url)).or_insert_with(fresh);
             pin.things.extend(things);
@@ -245,8 +245,8 @@ impl Pins {
                 return Err(Error::BadRequest(format!("more than {MOST_PINS} pins: pin prefixes in place of files")));
             }
             Ok(())
-        })
-        .await
+        };
+        self.change(adds, |_| {}).await
     }
 
     /// Ends a pin. What it alone kept is dropped at once, of files that another pin covers as well a little later.
@@ -254,33 +254,34 @@ impl Pins {
     /// # Errors
     /// The pins cannot be written down; everything is as before.
     pub(crate) async fn remove(&self, url: &str, dropped: impl Fn(&FileVersion) -> u64) -> Result<Unpinned, Error> {
-        let mut removed = None;
-        self.change(|pins| {
-            removed = pins.remove(url);
-            Ok(())
-        })
-        .await?;
         let mut unpinned = Unpinned::default();
-        let Some(pin) = removed else { return Ok(unpinned) };
-        unpinned.pins = 1;
-        let mut state = self.lock();
-        let State { pins, files, .. } = &mut *state;
-        files.retain(|url, file| {
-            if !covers(&pin.url, url) || pins.keys().any(|other| covers(other, url)) {
-                return true;
-            }
-            let bytes = file.version.as_ref().map_or(0, &dropped);
-            unpinned.files += u64::from(bytes > 0);
-            unpinned.bytes += bytes;
-            false
-        });
-        Ok(unpinned)
+        let removes = |pins: &mut BTreeMap<Arc<str>, Pin>| {
+            unpinned.pins = u64::from(pins.remove(url).is_some());
+            Ok(())
+        };
+        // In one step with the change: who goes through the pins next finds both done.
+        let (mut files, mut bytes) = (0, 0);
+        let drops = |state: &mut State| {
+            let State { pins, files: all, .. } = state;
+            all.retain(|file_url, file| {
+                if !covers(url, file_url) || pins.keys().any(|other| covers(other, file_url)) {
+                    return true;
+                }
+                let freed = file.version.as_ref().map_or(0, &dropped);
+                files += u64::from(freed > 0);
+                bytes += freed;
+                false
+            });
+        };
+        self.change(removes, drops).await?;
+        Ok(Unpinned { files, bytes, ..unpinned })
     }
 
-    /// Changes the pins, on disk first.
+    /// Changes the pins, on disk first, and then what else is to be changed with them.
     async fn change(
         &self,
         change: impl FnOnce(&mut BTreeMap<Arc<str>, Pin>) -> Result<(), Error>,
+        with_it: impl FnOnce(&mut State),
     ) -> Result<u64, Error> {
         let _writing = self.writing.lock().await;
         let mut pins = self.lock().pins.clone();
@@ -294,6 +295,7 @@ impl Pins {
         state.pins = pins;
         state.generation += 1;
         let generation = state.generation;
+        with_it(&mut state);
         drop(state);
         self.wake.notify_one();
         Ok(generation)

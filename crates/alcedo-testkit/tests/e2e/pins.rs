@@ -21,6 +21,8 @@ use crate::sample::{draw, large, large_file, only_row, small, small_objects, val
 
 /// Between two looks at what changes in the background, every few seconds.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Far longer than any answer takes, so that a slow machine fails no test.
+const CLIENT_DEADLINE: Duration = Duration::from_secs(25);
 /// Looks until it must have happened: minutes.
 const MOST_LOOKS: usize = 900;
 const BIG: &str = "lake/big.parquet";
@@ -31,7 +33,8 @@ const EAGER: &str = "freshness = { mode = \"ttl\", soft = \"0s\", hard = \"0s\" 
 /// Nothing is kept decoded, and next to nothing of what is fetched.
 const TINY: &str = "disk = \"1MiB\"\npages = \"64KiB\"\ndecoded = \"0\"\nindex = \"16KiB\"";
 
-struct Site(TestCluster);
+/// A cluster, and a client that has not been connected to those that were stopped.
+struct Site(TestCluster, Client);
 
 impl Site {
     fn new(cache: &str, mount: &str, objects: Vec<(String, Bytes)>) -> Self {
@@ -40,7 +43,12 @@ impl Site {
     }
 
     fn of(options: ClusterOptions) -> Self {
-        Self(TestCluster::start(options).unwrap())
+        Self::over(TestCluster::start(options).unwrap())
+    }
+
+    fn over(cluster: TestCluster) -> Self {
+        let client = Client::builder().endpoints([cluster.endpoint()]).deadline(CLIENT_DEADLINE).build().unwrap();
+        Self(cluster, client)
     }
 
     fn big(cache: &str, mount: &str) -> Self {
@@ -48,7 +56,7 @@ impl Site {
     }
 
     fn restart(self) -> Self {
-        Self(self.0.restart().unwrap())
+        Self::over(self.0.restart().unwrap())
     }
 
     async fn run(&self, args: &[&str]) -> Finished {
@@ -66,12 +74,8 @@ impl Site {
 
     /// What is pinned at the first worker.
     async fn pins(&self) -> Pins {
-        let all = self.0.client().pins(None).await.unwrap();
+        let all = self.1.pins(None).await.unwrap();
         all.into_iter().next().unwrap().1.unwrap()
-    }
-
-    async fn entries(&self) -> Vec<PinEntry> {
-        self.pins().await.pins.into_iter().flat_map(|pin| pin.entries).collect()
     }
 
     /// Waits until what is pinned is so.
@@ -92,7 +96,7 @@ impl Site {
         let rows = lake.rows_of_file(file);
         for number in draw(40, rows.len() as u64) {
             let truth = lake.row(rows[number as usize]).unwrap();
-            let answer = self.0.client().lookup(path).key_column("id").key(truth.id).select(columns).await.unwrap();
+            let answer = self.1.lookup(path).key_column("id").key(truth.id).select(columns).await.unwrap();
             let all = values(&truth);
             assert_eq!(only_row(&answer).1, [all[1].clone(), all[6].clone()], "row {number}");
         }
@@ -167,7 +171,7 @@ async fn what_is_pinned_costs_the_store_nothing_whatever_happens_to_the_rest() {
     // Only what was pinned is here.
     let truth = large(7).row(large(7).rows_of_file(0)[70_000]).unwrap();
     site.0.store().reset_counters();
-    right(site.0.client(), BIG, &truth).await;
+    right(&site.1, BIG, &truth).await;
     assert!(site.0.store().counters().get > 0);
 }
 
@@ -303,8 +307,8 @@ async fn a_pinned_prefix_takes_files_that_come_and_lets_go_of_those_that_go() {
     for file in 0..lake.spec().files {
         let path = format!("lake/lake/{}", SampleLake::file_name(file));
         let truth = lake.row(lake.rows_of_file(file)[9]).unwrap();
-        right(site.0.client(), &path, &truth).await;
-        right(site.0.client(), "lake/lake/", &truth).await;
+        right(&site.1, &path, &truth).await;
+        right(&site.1, "lake/lake/", &truth).await;
     }
     assert_eq!(site.0.store().counters().get, 0);
     site.0.store().remove(BUCKET, &last.0);
@@ -360,7 +364,7 @@ async fn a_damaged_list_of_pins_loses_the_pins_and_nothing_else() {
 async fn the_owner_and_the_replicas_of_a_file_pin_it() {
     let objects = small_objects();
     let site = Site::of(ClusterOptions { objects, workers: 6, ..ClusterOptions::default() });
-    let client = site.0.client();
+    let client = &site.1;
     let answers = client.pin("lake/lake/", &[PinThing::Footer]).await.unwrap();
     let of_prefix = client.owners("lake/lake/").await.unwrap().owners;
     for file in 0..small().spec().files {

@@ -300,7 +300,7 @@ pub(crate) fn fetched_group<'a>(
         leaves.insert(*leaf, LeafPages { column, dictionary, pages, unaligned: !table.aligned });
     }
     Ok(FetchedGroup {
-        metadata: &plan.index.metadata,
+        metadata: plan.index.schema().metadata(),
         group: Group::Ordinal(of),
         rows: plan.index.groups[of].rows,
         leaves,
@@ -332,7 +332,7 @@ fn decode_pages_of(plan: &Plan, found: &FoundRows<'_>, group: &mut FetchedGroup<
 fn empty_pages(plan: &Plan) -> Pages {
     let column = |leaf: &usize| PagesColumn { leaf: *leaf as u32, codec: 0, chunks: Vec::new() };
     let columns = plan.projection.leaves.iter().map(column).collect();
-    Pages { parquet_schema: plan.index.schema_thrift.clone(), columns }
+    Pages { parquet_schema: plan.index.schema().thrift().clone(), columns }
 }
 
 /// The column of a leaf and a codec; the first of a leaf, at its place in the projection, takes the codec of its first

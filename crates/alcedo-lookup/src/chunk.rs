@@ -13,6 +13,7 @@ use crate::bounds_list::BoundsList;
 use crate::codec::Codec;
 use crate::data_page::{count_rows, read_page};
 use crate::error::Error;
+use crate::file_index::ALLOCATION_BYTES;
 use crate::footer::Chunk;
 use crate::key_column::{Bounds, KeyColumn, Probes};
 use crate::limits::Limits;
@@ -145,7 +146,9 @@ impl PageTable {
 
     /// Bytes of memory, for the index's budget.
     pub(crate) fn weight(&self) -> u64 {
-        let bounds = self.bounds.as_ref().map_or(0, BoundsList::weight);
+        // Itself with the counts of who holds it, the pages, and two pieces of bounds.
+        let allocations = 2 + 2 * usize::from(self.bounds.is_some());
+        let bounds = self.bounds.as_ref().map_or(0, BoundsList::weight) + (allocations + 1) * ALLOCATION_BYTES;
         (size_of::<Self>() + self.pages.len() * size_of::<PageLocation>() + bounds) as u64
     }
 }

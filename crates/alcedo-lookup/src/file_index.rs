@@ -10,17 +10,23 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bytes::Bytes;
-use parquet::file::metadata::ParquetMetaData;
-
 use crate::chunk::PageTable;
 use crate::error::{Error, Short};
 use crate::footer::{Chunk, Footer, RowGroup, settle};
 use crate::key_column::{Bounds, KeyColumn, Probes};
 use crate::limits::Limits;
+use crate::packed_stats::PackedStats;
 use crate::projection::{Projection, key_column, key_leaf};
 use crate::schema_tree::SchemaTree;
 use crate::search::Query;
+use crate::shared_schemas::{self, share};
+
+/// What an allocator takes for a piece of memory beside its bytes, rounding included, on average.
+pub(crate) const ALLOCATION_BYTES: usize = 16;
+/// Pieces of memory of an index without any table: itself, row groups, column chunks, orders.
+const OWN_ALLOCATIONS: usize = 4;
+/// What a page table takes in the map of tables: a slot, and the free ones that the map keeps.
+const SLOT_BYTES: u64 = 40;
 
 /// Columns that a message lists at most.
 const MAX_LISTED_COLUMNS: usize = 20;
@@ -35,9 +41,7 @@ pub struct FileIndex {
     pub(crate) file_size: u64,
     /// Where the footer starts: all data and indexes are before it.
     pub(crate) data_end: u64,
-    schema: SchemaTree,
-    pub(crate) metadata: Arc<ParquetMetaData>,
-    pub(crate) schema_thrift: Bytes,
+    schema: Arc<SchemaTree>,
     pub(crate) groups: Box<[RowGroup]>,
     chunks: Box<[Chunk]>,
     sorted_by: Option<u32>,
@@ -62,25 +66,21 @@ impl FileIndex {
     /// `data_end` is where the footer starts.
     pub(crate) fn new(mut footer: Footer, file_size: u64, data_end: u64, limits: &Limits) -> Self {
         settle(&mut footer.chunks, data_end, limits);
-        let stats = |chunk: &Chunk| {
-            let bound = |bound: &Option<crate::footer::Bound>| bound.as_ref().map_or(0, |bound| bound.bytes.len());
-            chunk.stats.as_ref().map_or(0, |stats| size_of_val(&**stats) + bound(&stats.min) + bound(&stats.max))
-        };
-        let schema = footer.schema.weight() + footer.type_ordered.len();
+        let stats = |chunk: &Chunk| chunk.stats.as_ref().map_or(0, |stats| stats.len() + ALLOCATION_BYTES);
         let chunks: usize = footer.chunks.iter().map(|chunk| size_of::<Chunk>() + stats(chunk)).sum();
         let groups = footer.groups.len() * size_of::<RowGroup>();
+        let (schema, schema_bytes) = share(footer.schema);
+        let own = size_of::<Self>() + OWN_ALLOCATIONS * ALLOCATION_BYTES + footer.type_ordered.len();
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             file_size,
             data_end,
-            metadata: footer.schema.metadata().clone(),
-            schema_thrift: footer.schema.thrift().clone(),
-            schema: footer.schema,
+            schema,
             groups: footer.groups.into(),
             chunks: footer.chunks.into(),
             sorted_by: footer.sorted_by,
             type_ordered: footer.type_ordered.into(),
-            base_weight: (size_of::<Self>() + schema + chunks + groups) as u64,
+            base_weight: (own + schema_bytes + chunks + groups) as u64,
             tables: RwLock::default(),
             tables_weight: AtomicU64::new(0),
         }
@@ -116,9 +116,16 @@ impl FileIndex {
         self.chunks.iter().any(|chunk| chunk.offset_index(self.file_size).is_some())
     }
 
-    /// Bytes of memory that the index takes now. It grows as lookups learn page tables.
+    /// Bytes of memory that the index takes now. It grows as lookups learn page tables. A schema that indexes share is
+    /// counted by [`FileIndex::shared_bytes`].
     pub fn weight(&self) -> u64 {
         self.base_weight + self.tables_weight.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the schemas that the indexes of this process share: each is in memory once, however many files have it,
+    /// and all of them take some MiB at most.
+    pub fn shared_bytes() -> u64 {
+        shared_schemas::bytes() as u64
     }
 
     /// Whether any key of the query may be in the file, by the row groups' bounds.
@@ -157,7 +164,8 @@ impl FileIndex {
     /// What the footer says of a key column's values in one row group.
     pub(crate) fn group_bounds(&self, group: usize, column: &KeyColumn) -> Bounds {
         let chunk = self.chunk(group, column.leaf);
-        column.chunk_bounds(chunk.stats.as_deref(), chunk.values, self.type_ordered[column.leaf])
+        let stats = chunk.stats.as_ref().map(PackedStats::unpack);
+        column.chunk_bounds(stats.as_ref(), chunk.values, self.type_ordered[column.leaf])
     }
 
     /// Whether the footer promises that a leaf's bounds are in the type's own order.
@@ -188,7 +196,7 @@ impl FileIndex {
     pub(crate) fn keep_table(&self, group: usize, leaf: usize, table: &Arc<PageTable>) {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let old = tables.insert((group as u32, leaf as u32), table.clone());
-        self.tables_weight.fetch_add(table.weight(), Ordering::Relaxed);
-        self.tables_weight.fetch_sub(old.map_or(0, |old| old.weight()), Ordering::Relaxed);
+        self.tables_weight.fetch_add(table.weight() + SLOT_BYTES, Ordering::Relaxed);
+        self.tables_weight.fetch_sub(old.map_or(0, |old| old.weight() + SLOT_BYTES), Ordering::Relaxed);
     }
 }

@@ -12,6 +12,7 @@ use crate::bloom::BloomPlace;
 use crate::codec::Codec;
 use crate::error::Error;
 use crate::limits::Limits;
+use crate::packed_stats::PackedStats;
 use crate::schema_tree::SchemaTree;
 use crate::thrift::{BINARY, I32, I64, LIST, Reader, STRUCT};
 
@@ -61,7 +62,7 @@ pub(crate) struct Chunk {
     pub(crate) column_index: (i64, i32),
     /// Older writers leave the length out.
     pub(crate) bloom_filter: (i64, i32),
-    pub(crate) stats: Option<Box<Stats>>,
+    pub(crate) stats: Option<PackedStats>,
     pub(crate) encrypted: bool,
     /// The chunk is in another file, which Parquet allows and nobody reads.
     pub(crate) elsewhere: bool,
@@ -70,7 +71,7 @@ pub(crate) struct Chunk {
 }
 
 /// A chunk's statistics as the file has them; `probe` decides what may be believed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Stats {
     pub(crate) min: Option<Bound>,
     pub(crate) max: Option<Bound>,
@@ -399,7 +400,7 @@ fn read_column_metadata(reader: &mut Reader<'_>, chunk: &mut Chunk) -> Result<()
             (11, I64) => chunk.dictionary_offset = reader.int()?,
             (14, I64) => chunk.bloom_filter.0 = reader.int()?,
             (15, I32) => chunk.bloom_filter.1 = reader.i32()?,
-            (12, STRUCT) => chunk.stats = read_stats(reader)?.map(Box::new),
+            (12, STRUCT) => chunk.stats = read_stats(reader)?.as_ref().map(PackedStats::pack),
             _ => return Ok(false),
         }
         Ok(true)

@@ -87,6 +87,8 @@ mod nested_arrays;
 #[cfg(feature = "parquet")]
 pub mod open;
 #[cfg(feature = "parquet")]
+mod packed_stats;
+#[cfg(feature = "parquet")]
 mod page_check;
 #[cfg(feature = "parquet")]
 mod page_header;
@@ -114,6 +116,8 @@ mod schema_tree;
 pub mod search;
 #[cfg(feature = "parquet")]
 mod sent_pages;
+#[cfg(feature = "parquet")]
+mod shared_schemas;
 #[cfg(feature = "parquet")]
 mod sieve;
 #[cfg(feature = "parquet")]

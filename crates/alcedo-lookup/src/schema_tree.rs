@@ -18,6 +18,7 @@ use parquet::file::metadata::{FileMetaData, ParquetMetaData};
 use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor, Type, TypePtr};
 
 use crate::error::{Error, Short};
+use crate::file_index::ALLOCATION_BYTES;
 use crate::limits::Limits;
 use crate::schema::Unit;
 use crate::schema_tree::element::Element;
@@ -28,6 +29,9 @@ use crate::thrift::{Reader, STRUCT};
 const LEAF_BYTES: usize = 400;
 const GROUP_BYTES: usize = 200;
 const NAME_BYTES: usize = 40;
+/// Pieces of memory of a leaf outside of groups: its type, its descriptor, its path, and its name in each of them and
+/// in the map.
+const LEAF_PIECES: usize = 6;
 
 /// Names that are compared with one that was not found, and how long such names are at most: similarity costs the
 /// product of both lengths.
@@ -100,7 +104,10 @@ impl SchemaTree {
             *root = if root.end == 0 { leaf..leaf + 1 } else { root.start..leaf + 1 };
         }
         let names = names(&descr);
-        let weight = built.bytes + thrift.len() + names.capacity() * size_of::<(Box<str>, Named)>();
+        let weight = built.bytes
+            + thrift.len()
+            + names.capacity() * size_of::<(Box<str>, Named)>()
+            + descr.num_columns() * LEAF_PIECES * ALLOCATION_BYTES;
         let metadata = FileMetaData::new(1, 0, None, None, Arc::new(descr), None);
         Ok(Self {
             metadata: Arc::new(ParquetMetaData::new(metadata, Vec::new())),

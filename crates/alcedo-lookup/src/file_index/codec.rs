@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::footer::{self, Bound, Chunk, Footer, MAX_BOUND_BYTES, RowGroup, Stats};
 use crate::key_column::Bounds;
 use crate::limits::Limits;
+use crate::packed_stats::PackedStats;
 use crate::page_index::PageLocation;
 use crate::probe::Point;
 use crate::schema_tree::SchemaTree;
@@ -67,7 +68,7 @@ impl FileIndex {
         let mut to = Writer { bytes: vec![VERSION] };
         to.uint(self.file_size);
         to.uint(self.file_size - self.data_end);
-        to.text(&self.schema_thrift);
+        to.text(self.schema.thrift());
         to.uint(self.sorted_by.map_or(0, |leaf| u64::from(leaf) + 1));
         for eight in self.type_ordered.chunks(8) {
             to.bytes.push(eight.iter().enumerate().fold(0, |byte, (bit, set)| byte | u8::from(*set) << bit));
@@ -173,7 +174,8 @@ impl Writer {
 
     fn chunk(&mut self, chunk: &Chunk, rows: u64, ends: &mut Ends) {
         let set = |flag: u64, when: bool| if when { flag } else { 0 };
-        let stats = chunk.stats.as_deref();
+        let stats = chunk.stats.as_ref().map(PackedStats::unpack);
+        let stats = stats.as_ref();
         let (min, max) = (stats.and_then(|stats| stats.min.as_ref()), stats.and_then(|stats| stats.max.as_ref()));
         let nulls = stats.and_then(|stats| stats.nulls);
         self.uint(
@@ -373,7 +375,7 @@ impl<'a> Reader<'a> {
             stats.min = is_set(MIN).then(|| self.bound(is_set(MIN_CUT))).transpose()?;
             stats.max = is_set(MAX).then(|| self.bound(is_set(MAX_CUT))).transpose()?;
             stats.nulls = is_set(NULLS).then(|| self.uint()).transpose()?;
-            chunk.stats = Some(Box::new(stats));
+            chunk.stats = Some(PackedStats::pack(&stats));
         }
         Ok(chunk)
     }
@@ -532,7 +534,7 @@ mod tests {
                 offset_index,
                 column_index,
                 bloom_filter,
-                stats: stats.map(Box::new),
+                stats: stats.as_ref().map(PackedStats::pack),
                 encrypted,
                 elsewhere,
                 overlaps: false,

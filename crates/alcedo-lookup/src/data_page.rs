@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::page_check::checked;
 use crate::page_header::{PageHeader, PageKind};
 use crate::page_place::PagePlace;
+use crate::varint::uvarint32;
 
 /// Reads the page at the start of `bytes`: header, checksum, decompression, and the checks that make it safe to decode.
 ///
@@ -430,7 +431,7 @@ fn count_zero_levels(mut levels: &[u8], bits: u32, count: usize) -> Result<(usiz
     let width = bits as usize;
     let (mut zeros, mut seen, mut first_is_zero) = (0, 0, true);
     while seen < count {
-        let header = read_uvarint(&mut levels).ok_or_else(short)?;
+        let header = uvarint32(&mut levels).ok_or_else(short)?;
         let run = (header >> 1) as usize;
         if header & 1 == 0 {
             let bytes = width.div_ceil(8);
@@ -460,19 +461,6 @@ fn count_zero_levels(mut levels: &[u8], bits: u32, count: usize) -> Result<(usiz
         }
     }
     Ok((zeros, first_is_zero))
-}
-
-fn read_uvarint(bytes: &mut &[u8]) -> Option<u32> {
-    let mut value = 0_u32;
-    for shift in (0..32).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u32::from(byte & 0x7f).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

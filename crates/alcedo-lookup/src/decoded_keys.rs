@@ -181,7 +181,7 @@ fn equal_in<T>(values: &[T], from: usize, order: impl Fn(&T) -> std::cmp::Orderi
 }
 
 /// The first place of which `is_before` is false.
-fn partition(places: Range<usize>, is_before: impl Fn(usize) -> bool) -> usize {
+pub(crate) fn partition(places: Range<usize>, is_before: impl Fn(usize) -> bool) -> usize {
     let Range { mut start, mut end } = places;
     while start < end {
         let middle = start + (end - start) / 2;

@@ -10,6 +10,8 @@ use parquet::basic::{Encoding, Type as Physical};
 use parquet::column::page::Page;
 use parquet::schema::types::ColumnDescriptor;
 
+use crate::varint::uvarint;
+
 /// The widest packed delta of 32-bit values that the parquet crate reads.
 const MAX_READ_BITS: u8 = 32;
 /// Values of a block and miniblocks in it at most; writers have 128 or 256, and 4.
@@ -173,19 +175,6 @@ fn unpack(packed: &[u8], i: u64, bits: u8) -> Option<u64> {
 
 fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-fn uvarint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

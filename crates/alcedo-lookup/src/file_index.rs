@@ -23,10 +23,10 @@ use crate::shared_schemas::{self, share};
 
 /// What an allocator takes for a piece of memory beside its bytes, rounding included, on average.
 pub(crate) const ALLOCATION_BYTES: usize = 16;
-/// Pieces of memory of an index without any table: itself, row groups, column chunks, orders.
-const OWN_ALLOCATIONS: usize = 4;
+/// Pieces of memory of an index without any table: itself, row groups, column chunks, orders, the map of tables.
+const OWN_ALLOCATIONS: usize = 5;
 /// What a page table takes in the map of tables: a slot, and the free ones that the map keeps.
-const SLOT_BYTES: u64 = 40;
+const SLOT_BYTES: u64 = 80;
 
 /// Columns that a message lists at most.
 const MAX_LISTED_COLUMNS: usize = 20;

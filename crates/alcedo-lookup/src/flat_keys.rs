@@ -5,6 +5,7 @@
 
 use parquet::basic::Type as Physical;
 
+use crate::decoded_keys::partition;
 use crate::flat_page::FlatPage;
 use crate::key_column::{KeyColumn, Probes, Stored};
 use crate::page_check::plain_width;
@@ -111,7 +112,7 @@ fn find_ints(
         let mut start = 0;
         for equal in points.chunk_by(|a, b| a.0 == b.0) {
             let Point::Int(point) = equal[0].0 else { continue };
-            start = first_from(start, rows, |row| at(row) < point);
+            start = partition(start..rows, |row| at(row) < point);
             while start < rows && at(start) == point {
                 found.add(start, equal)?;
                 start += 1;
@@ -120,19 +121,6 @@ fn find_ints(
         return Some(());
     }
     (0..rows).try_for_each(|row| found.add(row, probes.equal_to(&Stored::Int(at(row)))))
-}
-
-/// The first row from `start` on of which `is_before` is false.
-fn first_from(mut start: usize, mut end: usize, is_before: impl Fn(usize) -> bool) -> usize {
-    while start < end {
-        let middle = start + (end - start) / 2;
-        if is_before(middle) {
-            start = middle + 1;
-        } else {
-            end = middle;
-        }
-    }
-    start
 }
 
 fn find_texts(mut values: &[u8], rows: usize, probes: &Probes, found: &mut Found) -> Option<()> {

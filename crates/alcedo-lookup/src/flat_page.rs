@@ -12,6 +12,7 @@ use crate::codec::Codec;
 use crate::data_page::verified_body;
 use crate::error::Error;
 use crate::page_header::{PageHeader, PageKind};
+use crate::varint::uvarint32;
 
 /// Parquet's `Encoding`s that are understood.
 const PLAIN: i32 = 0;
@@ -141,7 +142,7 @@ impl<'a> FlatPage<'a> {
 
     /// The levels are one run of values, as writers write it.
     fn is_full(&self, mut levels: &[u8]) -> bool {
-        let run = uvarint(&mut levels);
+        let run = uvarint32(&mut levels);
         run.is_some_and(|run| run & 1 == 0 && (run >> 1) as usize >= self.rows) && levels.first() == Some(&1)
     }
 
@@ -281,7 +282,7 @@ impl<'a> Levels<'a> {
 }
 
 fn next_run<'a>(rest: &mut &'a [u8]) -> Option<(usize, Run<'a>)> {
-    let header = uvarint(rest)?;
+    let header = uvarint32(rest)?;
     let run = (header >> 1) as usize;
     if run == 0 {
         return None;
@@ -316,7 +317,7 @@ impl<'a> Indices<'a> {
     fn get(&mut self, place: usize) -> Option<u32> {
         while place >= self.start + self.count {
             self.start += self.count;
-            let header = uvarint(&mut self.rest)?;
+            let header = uvarint32(&mut self.rest)?;
             let run = (header >> 1) as usize;
             if run == 0 {
                 return None;
@@ -347,19 +348,6 @@ fn unpack(packed: &[u8], at: usize, bits: usize) -> Option<u32> {
     let bytes = packed.get(first / 8..end)?;
     let wide = bytes.iter().rev().fold(0_u64, |wide, byte| wide << 8 | u64::from(*byte));
     Some((wide >> (first % 8) & ((1 << bits) - 1)) as u32)
-}
-
-fn uvarint(bytes: &mut &[u8]) -> Option<u32> {
-    let mut value = 0_u32;
-    for shift in (0..32).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u32::from(byte & 0x7f).checked_shl(shift)?;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

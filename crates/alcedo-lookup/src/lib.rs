@@ -126,3 +126,5 @@ mod stretch;
 mod tables;
 #[cfg(feature = "parquet")]
 mod thrift;
+#[cfg(feature = "parquet")]
+mod varint;

@@ -13,6 +13,7 @@ use parquet::schema::types::ColumnDescriptor;
 
 use crate::delta;
 use crate::error::Error;
+use crate::varint::uvarint;
 
 /// Checks a page of this column and brings it to a form that the parquet crate reads. Where values may take more bytes
 /// than their page, what they take is given too, else 0; it is `inflate_bytes` at most.
@@ -335,19 +336,6 @@ fn delta_lengths(data: &[u8], max_values: usize) -> Result<(Vec<i32>, usize), Er
         }
     }
     Ok((lengths, data.len() - rest.len()))
-}
-
-fn uvarint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 fn unzigzag(value: u64) -> i64 {

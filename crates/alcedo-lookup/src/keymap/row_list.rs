@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::rows::write_uvarint;
+use crate::varint::uvarint;
 
 /// Appends a list.
 pub(crate) fn write(rows: impl Iterator<Item = u64>, out: &mut Vec<u8>) {
@@ -35,19 +36,6 @@ pub(crate) fn read(bytes: &[u8], count: u32, rows: u64, out: &mut Vec<u64>) -> R
         out.push(row);
     }
     if rest.is_empty() { Ok(()) } else { Err(damaged()) }
-}
-
-fn uvarint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..63).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -111,6 +111,8 @@ pub fn everything(file: &Bytes, limits: &Arc<Limits>, tell: &mut dyn FnMut(Asked
             let first = told.next();
             assert!(told.all(|other| Some(other) == first), "the answers of `{name}` to {keys:?} differ");
         }
+        let keys = [vec![Key::Null], readable_keys(&index, name)].concat();
+        super::derived::both(&index, file, limits, (name, &keys), tell);
     }
 }
 

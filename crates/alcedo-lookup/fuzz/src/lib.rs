@@ -5,11 +5,13 @@
 
 pub mod ask;
 pub mod craft;
+pub mod derived;
 pub mod guard;
 mod key_text;
 mod page;
 mod targets;
 
+pub use derived::{keymap, ready};
 pub use guard::start;
 pub use key_text::key_text;
 pub use page::{indexed_file, page, page_index};

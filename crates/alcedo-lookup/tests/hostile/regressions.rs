@@ -13,8 +13,10 @@ const TARGETS: &[(&str, Target)] = &[
     ("file_index", fuzzed::file_index),
     ("footer", fuzzed::footer),
     ("key_text", fuzzed::key_text),
+    ("keymap", fuzzed::keymap),
     ("page", fuzzed::page),
     ("page_index", fuzzed::page_index),
+    ("ready", fuzzed::ready),
 ];
 
 fn inputs(folder: &Path) -> Vec<PathBuf> {

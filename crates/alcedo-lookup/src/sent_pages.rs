@@ -46,16 +46,13 @@ impl SentPages {
                 // The first leaf's pages are looked for in the name of all.
                 if let Some((cache, code)) = plan.decoded().zip(code).filter(|_| i == 0) {
                     let key = |page: &usize| page_key(plan, group, code, table.page_rows(*page).start);
-<<<<<<< HEAD
                     let bytes = |page: &usize| {
                         let (rows, stored) = (table.page_rows(*page), table.page_range(*page));
                         (stored.end - stored.start).max((rows.end - rows.start).saturating_mul(DECODED_VALUE_BYTES))
                     };
                     let is_once = |page: &usize| cache.is_seldom(&key(page), bytes(page));
-                    is_seldom = pages.iter().fold(true, |all, page| is_once(page) && all);
-=======
-                    is_seldom = pages.iter().all(|page| cache.is_seldom(&key(page)));
->>>>>>> 6ab64bc (Data pages in place of rows while a worker is short of CPU; a client keeps decoded pages; hedges that stay few)
+                    // All of them are counted as asked for.
+                    is_seldom = pages.iter().filter(|page| !is_once(page)).count() == 0;
                 }
                 let dictionary = table.dictionary.clone().filter(|_| !pages.is_empty());
                 let ranges = pages.into_iter().map(|page| table.page_range(page)).chain(dictionary);

@@ -29,6 +29,8 @@ const BUDGET_BYTES: usize = 16 << 20;
 /// Rows of a file of which objects are built: some bytes of a file may stand for billions of equal rows, which is no
 /// harm to who builds part by part but takes its time.
 const MAX_ROWS: u64 = 1 << 17;
+/// Columns of which rows are made all together; of a wider file those of the key column alone are.
+const MAX_COLUMNS: usize = 1_000;
 /// Parts after which a build is given up, as a worker with a full store does.
 const MAX_PARTS: usize = 4;
 /// Reads of one question to a keymap, at most: a bucket, and a list.
@@ -87,7 +89,9 @@ pub fn both(
         let _ = ask_keymap(&prepared, file, keys, &object);
     }
     told("a keymap");
-    let ready = ReadyBuild::new(index.clone(), Some(column), None, limits.clone())
+    let only = [column.to_owned()];
+    let columns = (index.columns() > MAX_COLUMNS).then_some(&only[..]);
+    let ready = ReadyBuild::new(index.clone(), Some(column), columns, limits.clone())
         .and_then(|builder| build(builder, |builder| drive_bytes(builder, file)));
     if let Ok(Some(object)) = ready {
         ReadyRows::read(object.head.clone(), index, limits).expect("rows that were just built");

@@ -72,6 +72,20 @@ impl DiskPages {
 
     /// The bytes of a range, if all of them are here and none of them has to be waited for.
     pub(crate) fn read(&self, file: &FileKey, range: Range<u64>) -> Option<Bytes> {
+        self.read_by(file, range, |part| part.segment.read(part.spot, part.inside.clone(), false))
+    }
+
+    /// The same without a look at whether they are what was written.
+    pub(crate) fn read_unverified(&self, file: &FileKey, range: Range<u64>) -> Option<Bytes> {
+        self.read_by(file, range, |part| part.segment.read_unverified(part.spot, part.inside.clone()))
+    }
+
+    fn read_by(
+        &self,
+        file: &FileKey,
+        range: Range<u64>,
+        read: impl Fn(&DiskPart) -> Result<Bytes, ReadFault>,
+    ) -> Option<Bytes> {
         if range.start >= range.end {
             return Some(Bytes::new());
         }
@@ -81,7 +95,7 @@ impl DiskPages {
         let parts = self.shared.places.whole(file, range)?;
         let slices = parts.into_iter().map(|part| match part {
             Held::Bytes(bytes) => Some(bytes),
-            Held::Disk(part) => match part.segment.read(part.spot, part.inside.clone(), false) {
+            Held::Disk(part) => match read(&part) {
                 Ok(bytes) => Some(bytes),
                 Err(fault) => {
                     self.draw(file, &part, &fault);

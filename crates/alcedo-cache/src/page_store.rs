@@ -97,6 +97,15 @@ impl PageStore {
         }
     }
 
+    /// The same, but what a disk brings is not compared with what was written: for bytes that carry a check of their
+    /// own. It reads no more than the range, where a check needs whole 16 KiB.
+    pub fn read_unverified(&self, file: &FileKey, range: Range<u64>) -> Option<Bytes> {
+        match self.backing.as_ref() {
+            Backing::Memory(pages) => pages.read(file, range),
+            Backing::Disk(pages) => pages.read_unverified(file, range),
+        }
+    }
+
     /// The bytes of a range of the file, if all of them are here; it may wait for the disk, but not long. It must be
     /// polled inside a tokio runtime with its clock enabled.
     pub async fn read_waiting(&self, file: &FileKey, range: Range<u64>) -> Option<Bytes> {

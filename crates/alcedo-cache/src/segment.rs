@@ -141,6 +141,21 @@ impl Segment {
         Ok(Bytes::from(buffer).slice((inside.start - from) as usize..(inside.end - from) as usize))
     }
 
+    /// Bytes of an extent's data as the operating system has them in memory: not verified, and no more than are asked
+    /// for.
+    pub(crate) fn read_unverified(&self, spot: Spot, inside: Range<u32>) -> Result<Bytes, ReadFault> {
+        if inside.start >= inside.end || inside.end > spot.data_bytes {
+            return Err(ReadFault::Corrupt);
+        }
+        let mut buffer = vec![0; (inside.end - inside.start) as usize];
+        let at = u64::from(spot.data_at) + u64::from(inside.start);
+        match self.io.read_now(&self.file, &mut buffer, at) {
+            Ok(()) => Ok(buffer.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(ReadFault::WouldWait),
+            Err(_) => Err(ReadFault::Disk),
+        }
+    }
+
     fn add_checks(&self, more: &[u32]) -> u32 {
         let mut checks = self.checks.write().unwrap_or_else(PoisonError::into_inner);
         let first = checks.len() as u32;

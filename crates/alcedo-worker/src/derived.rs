@@ -63,6 +63,10 @@ pub struct Full {
 /// What happened to objects.
 #[derive(Debug, Default)]
 pub struct DerivedCounts {
+    /// Reads of parts and heads that brought their bytes.
+    pub hits: Counter,
+    /// Reads of parts and heads that are not there any more, are damaged, or took too long.
+    pub misses: Counter,
     /// Objects that were found whole at the start.
     pub restored: Counter,
     /// Objects that were found in part at the start, and dropped.
@@ -209,7 +213,15 @@ impl Derived {
 
     /// Bytes of a part, if they are here and need no wait. `None` says only that; [`Derived::read_waiting`] knows more.
     pub fn read(&self, object: &Object, part: u32, range: Range<u64>) -> Option<Bytes> {
-        let bytes = object.read(object.parts.get(part as usize)?, range)?;
+        let bytes = self.read_at_once(object, object.parts.get(part as usize)?, range)?;
+        object.used();
+        Some(bytes)
+    }
+
+    /// The same of bytes that carry a check of their own, which whoever reads them makes.
+    pub fn read_unverified(&self, object: &Object, part: u32, range: Range<u64>) -> Option<Bytes> {
+        let bytes = object.read_unverified(object.parts.get(part as usize)?, range)?;
+        self.counts.hits.up();
         object.used();
         Some(bytes)
     }
@@ -226,8 +238,14 @@ impl Derived {
         Some(bytes)
     }
 
+    /// Bytes that need no wait. That they do is no miss: whoever can wait reads them.
+    fn read_at_once(&self, object: &Object, place: &Part, range: Range<u64>) -> Option<Bytes> {
+        object.read(place, range).inspect(|_| self.counts.hits.up())
+    }
+
     async fn read_part(&self, object: &Object, place: &Part, range: Range<u64>) -> Option<Bytes> {
         let bytes = object.read_waiting(place, range.clone()).await;
+        if bytes.is_some() { &self.counts.hits } else { &self.counts.misses }.up();
         if bytes.is_none() && object.lacks(place, range) {
             self.is_broken(object);
         }

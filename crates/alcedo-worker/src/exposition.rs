@@ -380,6 +380,8 @@ impl Scrape {
             (&["row", "miss"], metrics.hot_rows_misses.get()),
             (&["data_page", "hit"], decoded.hits()),
             (&["data_page", "miss"], decoded.misses()),
+            (&["derived", "hit"], derived.counts().hits.get()),
+            (&["derived", "miss"], derived.counts().misses.get()),
             (&["metadata", "hit"], metadata.hits),
             (&["metadata", "miss"], metadata.misses),
         ];

@@ -44,10 +44,22 @@ enum Numbers {
     Many(Arc<[u64]>),
 }
 
+/// A key of one question to one file version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct HotKey {
+pub(crate) struct HotKey {
     target: u64,
     point: KeyPoint,
+}
+
+impl HotKey {
+    pub(crate) fn new(target: &FileTarget, point: KeyPoint) -> Self {
+        Self { target: target.id, point }
+    }
+
+    /// The key.
+    pub(crate) fn point(&self) -> &KeyPoint {
+        &self.point
+    }
 }
 
 impl Numbers {
@@ -79,11 +91,15 @@ impl HotRow {
         }
     }
 
-    /// What an answer to one key alone says of it; none if it is not in rows.
-    pub(crate) fn of_one(answer: &FileAnswer) -> Option<Self> {
-        let (Body::Compact(rows), [status]) = (&answer.body, answer.statuses.as_slice()) else { return None };
-        let is_truncated = *status == KeyStatus::Truncated;
-        Some(Self { rows: rows.clone(), numbers: Numbers::of(&answer.row_number), is_truncated })
+    /// The first of all rows of a key, `limit` at most; none if the bytes are not those of so many compact rows.
+    pub(crate) fn of_first(rows: &[u8], numbers: &[u64], limit: usize) -> Option<Self> {
+        let (Some(first), true) = (numbers.get(..limit), numbers.len() > limit) else {
+            let rows = if rows.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(rows) };
+            return Some(Self { rows, numbers: Numbers::of(numbers), is_truncated: false });
+        };
+        let bytes = cut_rows(rows, numbers.len())?.iter().take(limit).map(|row| row.len()).sum();
+        let rows = Bytes::copy_from_slice(rows.get(..bytes)?);
+        Some(Self { rows, numbers: Numbers::of(first), is_truncated: true })
     }
 
     /// No row has the key.
@@ -128,10 +144,24 @@ impl HotRows {
             return None;
         }
         match target.prepared.key_point(key) {
-            Ok(Some(point)) => self.rows.get(&HotKey { target: target.id, point }),
+            Ok(Some(point)) => self.rows.get(&HotKey::new(target, point)),
             // No row can have it.
             Ok(None) => Some(HotRow::absent()),
             Err(_) => None,
+        }
+    }
+
+    /// What became of a key, if it is here and its question keeps rows.
+    pub(crate) fn of(&self, target: &FileTarget, key: &HotKey) -> Option<HotRow> {
+        if target.keeps_rows { self.rows.get(key) } else { None }
+    }
+
+    /// Keeps what became of one key, all of it. That a key outside of the file's bounds has no row is known without.
+    pub(crate) fn keep(&self, target: &FileTarget, key: HotKey, row: &HotRow) {
+        let is_small = row.heap_bytes() + key.point.heap_bytes() <= MAX_ENTRY_BYTES;
+        if target.keeps_rows && is_small && self.rows.capacity() > 0 {
+            self.rows.insert(key, row.clone());
+            self.metrics.hot_rows_filled.up();
         }
     }
 
@@ -165,7 +195,7 @@ impl HotRows {
                 rows => rows.concat().into(),
             };
             let (numbers, is_truncated) = (Numbers::of(&numbers), *status == KeyStatus::Truncated);
-            self.rows.insert(HotKey { target: target.id, point }, HotRow { rows, numbers, is_truncated });
+            self.rows.insert(HotKey::new(target, point), HotRow { rows, numbers, is_truncated });
             self.metrics.hot_rows_filled.up();
         }
     }

@@ -38,6 +38,7 @@ use crate::records::{Records, WallClock};
 use crate::shortage;
 use crate::worker::StartError;
 pub use at_once::{Answered, AtOnce, FileAtOnce};
+pub(crate) use by_objects::Serving;
 use tally::Tally;
 
 /// Files of one lookup that are opened at once: all of a usual prefix, and few enough that one lookup of a large one
@@ -461,3 +462,7 @@ fn notes(files_total: usize, files_asked: usize, answers: &[FileRows]) -> Vec<St
         .flat_map(|file| file.answer.notes.iter().map(|note| format!("{}: {note}", file.version.stat.url)));
     std::iter::once(first).chain(of_files).take(MAX_NOTES).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;

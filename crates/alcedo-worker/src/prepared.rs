@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::listings::ListedFile;
+use crate::lookups::Serving;
 use crate::reader::FileVersion;
 
 /// Memory for questions that were asked: tens of thousands of usual ones.
@@ -98,6 +99,8 @@ pub struct FileTarget {
     pub prepared: Arc<Prepared>,
     /// Its rows may be kept: they are encoded one by one, and every answer has the same columns.
     pub keeps_rows: bool,
+    /// Which derived objects answer it, as last found out.
+    serving: RwLock<Option<Arc<Serving>>>,
 }
 
 /// What is resolved against one index; it lives beside the index in the cache.
@@ -120,6 +123,26 @@ impl Asked {
     }
 }
 
+impl FileTarget {
+    /// A question that is resolved against the index of this version.
+    pub(crate) fn new(place: &Place, version: &FileVersion, prepared: Arc<Prepared>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let keeps_rows = prepared.form() == Form::CompactRows && prepared.is_schema_fixed();
+        let (id, place, version) = (NEXT.fetch_add(1, Ordering::Relaxed), place.clone(), version.clone());
+        Self { id, place, version, prepared, keeps_rows, serving: RwLock::default() }
+    }
+
+    /// Which objects answer it, as last found out.
+    pub(crate) fn serving(&self) -> Option<Arc<Serving>> {
+        self.serving.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes which objects answer it.
+    pub(crate) fn set_serving(&self, serving: &Arc<Serving>) {
+        *self.serving.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(serving));
+    }
+}
+
 impl Targets {
     /// None yet.
     pub(crate) fn new(decoded: Option<Arc<DecodedPages>>) -> Self {
@@ -137,7 +160,6 @@ impl Targets {
         (version, index): (&FileVersion, &Arc<FileIndex>),
         limits: &Arc<Limits>,
     ) -> Result<Arc<FileTarget>, Error> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, target)) = all.iter().find(|(id, _)| *id == asked.id) {
             return Ok(Arc::clone(target));
@@ -147,10 +169,7 @@ impl Targets {
         if let Some(decoded) = &self.decoded {
             prepared = prepared.with_decoded(Arc::clone(decoded));
         }
-        let prepared = Arc::new(prepared);
-        let keeps_rows = prepared.form() == Form::CompactRows && prepared.is_schema_fixed();
-        let (id, place, version) = (NEXT.fetch_add(1, Ordering::Relaxed), place.clone(), version.clone());
-        let target = Arc::new(FileTarget { id, place, version, prepared, keeps_rows });
+        let target = Arc::new(FileTarget::new(place, version, Arc::new(prepared)));
         if all.len() >= MAX_TARGETS_PER_FILE {
             all.remove(0);
         }

@@ -51,6 +51,11 @@ pub(crate) fn expected_wait() -> Duration {
     EACH.get() * WAITING.get()
 }
 
+/// Notes work that took the thread and is done.
+pub(crate) fn worked(took: Duration) {
+    WORKED.set(WORKED.get() + took);
+}
+
 /// Whether the thread should look at its sockets before it begins more work.
 pub(crate) fn is_tired() -> bool {
     WORKED.get() >= MAX_WORK
@@ -68,7 +73,7 @@ pub(crate) async fn measured<T>(work: impl Future<Output = T>) -> T {
     let began = Instant::now();
     let first = futures::poll!(&mut work);
     let took = began.elapsed();
-    WORKED.set(WORKED.get() + took);
+    worked(took);
     shortage::worked(took);
     EACH.set((EACH.get() * EARLIER + took) / (EARLIER + 1));
     match first {

@@ -75,6 +75,29 @@ fn a_full_disk_drops_the_oldest_pauses_and_goes_on() {
 }
 
 #[test]
+fn what_checks_itself_is_read_as_it_is_and_no_more_of_it() {
+    let (temp, io) = (tempfile::tempdir().unwrap(), DiskIo::default());
+    let pages = open(temp.path(), &io);
+    write(&pages, 1, 0..PAGE_BYTES);
+    let inside = BLOCK + 7..2 * BLOCK + 9;
+    assert_eq!(pages.read_unverified(&file(1), inside.clone()).unwrap(), content(inside.clone()));
+    assert_eq!(pages.read_unverified(&file(1), PAGE_BYTES - 1..PAGE_BYTES + 1), None);
+    for entry in std::fs::read_dir(temp.path().join("pages")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes: Vec<u8> = std::fs::read(&path).unwrap().iter().map(|byte| byte ^ 0x20).collect();
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let damaged: Bytes = content(inside.clone()).iter().map(|byte| byte ^ 0x20).collect();
+    assert_eq!(pages.read_unverified(&file(1), inside.clone()).unwrap(), damaged);
+    io.faults.cold.store(true, Ordering::SeqCst);
+    assert_eq!(pages.read_unverified(&file(1), inside.clone()), None, "it does not wait");
+    io.faults.cold.store(false, Ordering::SeqCst);
+    assert_eq!(pages.counts().corrupt, 0);
+    assert_eq!(pages.read(&file(1), inside.clone()), None);
+    assert_eq!((pages.counts().corrupt, pages.read_unverified(&file(1), inside)), (1, None), "it is gone");
+}
+
+#[test]
 fn the_last_free_bytes_are_left_to_others() {
     let temp = tempfile::tempdir().unwrap();
     let io = DiskIo::default();

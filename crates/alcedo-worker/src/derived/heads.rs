@@ -101,6 +101,11 @@ impl Heads {
 }
 
 impl Derived {
+    /// An object's head, if it is in memory.
+    pub fn known_head<H: Any + Send + Sync>(&self, object: &Object) -> Option<Arc<Head<H>>> {
+        self.heads.get(object)
+    }
+
     /// An object's head, if it can be had without a wait: it is in memory, or short. `read` makes it of its bytes; an
     /// error of it drops the object. An object's head is asked for as one type only.
     pub fn head<H: Any + Send + Sync>(
@@ -112,7 +117,7 @@ impl Derived {
         if known.is_some() || object.head.bytes > INLINE_WORK_BYTES || object.is_gone() {
             return known;
         }
-        let bytes = object.read(&object.head, 0..object.head.bytes)?;
+        let bytes = self.read_at_once(object, &object.head, 0..object.head.bytes)?;
         self.keep_head(object, read(bytes))
     }
 

@@ -177,6 +177,11 @@ impl Object {
         self.store.read(&part.key, range)
     }
 
+    /// The same of bytes that carry a check of their own.
+    pub(crate) fn read_unverified(&self, part: &Part, range: Range<u64>) -> Option<Bytes> {
+        self.store.read_unverified(&part.key, range)
+    }
+
     /// Bytes of a part, if they are here; may wait for the disk, but not long.
     pub(crate) async fn read_waiting(&self, part: &Part, range: Range<u64>) -> Option<Bytes> {
         self.store.read_waiting(&part.key, range).await

@@ -9,24 +9,25 @@ use std::time::Duration;
 
 use alcedo_lookup::answer::{Body, FileAnswer, KeyStatus};
 use alcedo_lookup::key::Key;
+use alcedo_lookup::ready::FoundReady;
 use alcedo_origin::Freshness;
 use bytes::Bytes;
-use futures::FutureExt as _;
 use tokio::time::Instant;
 
-use super::by_objects::Way;
 use super::{Answer, COMPARED_AT_ONCE, Lookups, Suspect};
-use crate::hot_rows::{HotRow, cut_rows};
+use crate::hot_rows::{HotKey, HotRow, cut_rows};
 use crate::merge::{FileRows, in_file_order, later};
 use crate::prepared::{Asked, FileTarget, Target};
+use crate::turns;
 
 /// Files of a prefix that are looked through at once: each costs part of a microsecond, and they are counted in 64
 /// bits.
 const MAX_FILES: usize = 64;
 /// Rows of one answer, in bytes, about: to copy so much takes less than 100 us, and it travels in one piece.
 const MAX_BYTES: usize = 192 << 10;
-/// Keys of one question that are looked for in derived objects at once: each takes a read or a few.
-const MAX_READ_KEYS: usize = 8;
+/// Keys of one question that are looked for in derived objects at once: each takes a read or a few of what the
+/// operating system has in memory, so that all of them take less than half a millisecond.
+const MAX_READ_KEYS: usize = 128;
 /// What is known of a question's files is looked at again after this time at the latest, which also shows the caches
 /// that hold it that it is in use.
 const RECHECK: Duration = Duration::from_secs(1);
@@ -42,8 +43,8 @@ pub struct AtOnce {
     pub files_total: usize,
     /// Files that may hold any of the keys.
     pub files_asked: usize,
-    /// Some of it was read from a page store.
-    pub is_read: bool,
+    /// Keys that were read from a page store.
+    pub read_keys: usize,
 }
 
 /// The rows of one file.
@@ -80,9 +81,11 @@ struct Gathered {
     /// Bit by bit: the files that may hold any of the keys.
     asked: u64,
     bytes: usize,
-    /// Keys that were looked for in derived objects, and whether any was found there.
+    /// Keys that may still be looked for in derived objects, and those that were found there.
+    may_read: usize,
     read_keys: usize,
-    is_read: bool,
+    /// Room for what is read.
+    found: FoundReady,
     /// Keys that were looked at.
     tried: usize,
 }
@@ -156,7 +159,20 @@ impl Lookups {
             return None;
         }
         let mut gathered = Gathered::new(files, target.listing.is_none(), keys.len());
-        for (index, key) in (0..).zip(keys.iter().take(most)) {
+        // A thread that has read for long looks at its sockets first, and what will hardly be whole is not begun.
+        let is_long = all && keys.len() > MAX_READ_KEYS;
+        gathered.may_read = if is_long || turns::is_tired() { 0 } else { MAX_READ_KEYS };
+        let (may_read, is_whole) =
+            (gathered.may_read, self.gather_keys(&mut gathered, &keys[..most.min(keys.len())], all));
+        if gathered.may_read < may_read {
+            turns::worked(now.elapsed());
+        }
+        (is_whole.is_some() && !gathered.answered.is_empty()).then_some(gathered)
+    }
+
+    /// Adds what is known of keys; nothing if it is not all of it where it should be, or a key cannot be read.
+    fn gather_keys(&self, gathered: &mut Gathered, keys: &[Key], all: bool) -> Option<()> {
+        for (index, key) in (0..).zip(keys) {
             gathered.tried += 1;
             if gathered.add(self, index, key)? {
                 gathered.answered.push(index);
@@ -170,7 +186,7 @@ impl Lookups {
                 break;
             }
         }
-        (!gathered.answered.is_empty()).then_some(gathered)
+        Some(())
     }
 
     /// What is known of a question's files, if it is fresh.
@@ -204,7 +220,7 @@ impl Lookups {
     }
 
     fn assembled(&self, gathered: Gathered) -> Option<AtOnce> {
-        let Gathered { files, mut hits, answered, is_named, asked, is_read, .. } = gathered;
+        let Gathered { files, mut hits, answered, is_named, asked, read_keys, .. } = gathered;
         let mut statuses = vec![KeyStatus::NotFound; answered.len()];
         for (_, key, row) in &hits {
             let status = statuses.get_mut(*key as usize)?;
@@ -226,22 +242,15 @@ impl Lookups {
                 with_rows.push(FileAtOnce { target, key_index, row_number, rows });
             }
         }
-        Some(AtOnce { files: with_rows, statuses, files_total, files_asked, is_read })
+        Some(AtOnce { files: with_rows, statuses, files_total, files_asked, read_keys })
     }
 
     /// What derived objects of a file say of a key, if their bytes are here.
-    fn read_at_once(&self, file: &FileTarget, key: &Key) -> Option<HotRow> {
+    fn read_at_once(&self, file: &FileTarget, key: HotKey, found: &mut FoundReady) -> Option<HotRow> {
         let _suspect = Suspect { indexes: &self.indexes, version: &file.version };
-        let keys = std::slice::from_ref(key);
-        // What would have to wait is dropped, and left to those who may.
-        match self.by_objects(file, keys).now_or_never()? {
-            Way::Answered(answer) => {
-                self.hot.fill(file, keys, &answer);
-                HotRow::of_one(&answer)
-            }
-            Way::Rows(rows) if rows.is_empty() => Some(HotRow::absent()),
-            Way::Rows(_) | Way::Search => None,
-        }
+        let row = self.key_at_once(file, key.point(), found)?;
+        self.hot.keep(file, key, &row);
+        Some(row)
     }
 
     /// The rows of several keys one by one.
@@ -264,28 +273,31 @@ impl Lookups {
 impl Gathered {
     fn new(files: Vec<Arc<FileTarget>>, is_named: bool, keys: usize) -> Self {
         let (hits, answered) = (Vec::with_capacity(keys), Vec::with_capacity(keys));
-        Self { files, hits, answered, is_named, asked: 0, bytes: 0, read_keys: 0, is_read: false, tried: 0 }
+        let (found, may_read, read_keys) = (FoundReady::default(), 0, 0);
+        Self { files, hits, answered, is_named, asked: 0, bytes: 0, may_read, read_keys, found, tried: 0 }
     }
 
     /// Adds what is known of one key; whether that is all of it. Nothing if the key cannot be read.
     fn add(&mut self, lookups: &Lookups, index: u32, key: &Key) -> Option<bool> {
         let (before, is_alone, mut asked) = (self.hits.len(), self.files.len() == 1, 0_u64);
         for (number, file) in self.files.iter().enumerate() {
-            let may_hold = || file.prepared.may_hold(std::slice::from_ref(key)).ok();
             // Of many files most are passed by for their bounds; of one it is asked last, because it is hardly ever so.
+            let may_hold = || file.prepared.may_hold(std::slice::from_ref(key)).ok();
             if !is_alone && !may_hold()? {
                 continue;
             }
-            let mut row = lookups.hot.get(file, key);
-            if row.is_none() && self.read_keys < MAX_READ_KEYS && (!is_alone || may_hold()?) {
-                self.read_keys += 1;
-                row = lookups.read_at_once(file, key);
-                self.is_read |= row.is_some();
-            }
-            let has_rows = row.as_ref().is_some_and(|row| !row.numbers().is_empty());
-            if is_alone && !has_rows && !may_hold()? {
+            let hot_key = file.prepared.key_point(key).ok()?.map(|point| HotKey::new(file, point));
+            let mut row = hot_key.as_ref().and_then(|key| lookups.hot.of(file, key));
+            let has_rows = |row: &Option<HotRow>| row.as_ref().is_some_and(|row| !row.numbers().is_empty());
+            if is_alone && !has_rows(&row) && !may_hold()? {
                 continue;
             }
+            if let (None, Some(key), true) = (&row, hot_key, self.may_read > 0) {
+                self.may_read -= 1;
+                row = lookups.read_at_once(file, key, &mut self.found);
+                self.read_keys += usize::from(row.is_some());
+            }
+            let has_rows = has_rows(&row);
             let Some(row) = row else {
                 self.hits.truncate(before);
                 return Some(false);

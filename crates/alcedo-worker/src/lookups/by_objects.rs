@@ -3,8 +3,9 @@
 //! Knows the ways from a key to its rows that are shorter than a search: lookup-ready rows, with a keymap where keys
 //! are scattered, and a keymap before a search at rows. It must not know how objects are made. Whatever an object
 //! cannot tell, or whose bytes cannot be had, is left to the search, which comes to the same answer and to the right
-//! error.
+//! error. Who must not wait asks with [`Patience::AtOnce`]: what would need a wait is then as if it could not be told.
 
+use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,10 +16,11 @@ use alcedo_lookup::keymap::{Keymap, Next};
 use alcedo_lookup::prepared::KeyPoint;
 use alcedo_lookup::ready::{BlockRef, FoundReady, ReadyPlan, ReadyRows};
 use bytes::Bytes;
+use futures::FutureExt as _;
 
 use super::Lookups;
-use crate::derived::{Head, Kind, Object, Objects};
-use crate::hot_rows::cut_rows;
+use crate::derived::{Head, Kind, Object};
+use crate::hot_rows::{HotRow, cut_rows};
 use crate::merge::in_file_order;
 use crate::prepared::FileTarget;
 
@@ -39,30 +41,58 @@ pub(super) enum Way {
     Search,
 }
 
-/// An object whose head is in memory.
-struct Opened<H> {
+/// Whether a disk may be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Waiting,
+    AtOnce,
+}
+
+/// Which objects answer a question. It is kept with the question, because to find it out costs more than to read a
+/// row; it holds while no object comes or goes.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    /// [`crate::derived::Derived::changes`] when it was found out.
+    changes: u64,
+    ready: Option<ServingReady>,
+    keymap: Option<Arc<Object>>,
+}
+
+/// Lookup-ready rows that have all that a question asks for.
+#[derive(Debug)]
+struct ServingReady {
     object: Arc<Object>,
+    plan: ReadyPlan,
+    /// A key's rows may be in so many blocks that a keymap is asked for them first.
+    is_scattered: bool,
+}
+
+/// An object whose head is in memory.
+struct Opened<'o, H> {
+    object: &'o Object,
     head: Arc<Head<H>>,
 }
+
+/// Lookup-ready rows, and how this question's answer is put together from them.
+type Ready<'o> = (Opened<'o, ReadyRows>, &'o ReadyPlan);
 
 impl Lookups {
     /// Answers the keys by what was built of the file, as far as that goes.
     pub(super) async fn by_objects(&self, target: &FileTarget, keys: &[Key]) -> Way {
-        let Some(objects) = self.derived.of(&target.version.key) else { return Way::Search };
+        let Some(serving) = self.serving(target, Patience::Waiting).await else { return Way::Search };
         // The search says what is wrong with a key.
         let points = keys.iter().map(|key| target.prepared.key_point(key)).collect::<Result<Vec<_>, _>>();
         let Ok(points) = points else { return Way::Search };
-        let keymap = self.keymap(target, &objects).await;
-        if let Some((ready, plan)) = self.ready(target, &objects).await
-            && let Some(answer) = self.by_ready(target, &points, (&ready, &plan), keymap.as_ref()).await
+        if let Some((ready, keymap)) = self.open_ready(target, &serving, Patience::Waiting).await
+            && let Some(answer) = self.by_ready(target, &points, &ready, keymap.as_ref()).await
         {
             self.derived.counts().ready_keys.add(keys.len() as u64);
             return Way::Answered(answer);
         }
-        let Some(keymap) = keymap else { return Way::Search };
+        let Some(keymap) = self.open_keymap(target, &serving, Patience::Waiting).await else { return Way::Search };
         let mut rows = Vec::new();
         for point in points.iter().flatten() {
-            match self.rows_of(&keymap, point).await {
+            match self.rows_of(&keymap, point, Patience::Waiting).await {
                 Some(more) if rows.len() + more.len() <= self.limits.answer_rows => rows.extend(more),
                 _ => return Way::Search,
             }
@@ -71,46 +101,142 @@ impl Lookups {
         Way::Rows(rows)
     }
 
-    /// The keymap of the question's key column.
-    async fn keymap(&self, target: &FileTarget, objects: &Objects) -> Option<Opened<Keymap>> {
-        for object in objects.iter().filter(|object| object.kind() == Kind::Keymap) {
-            let index = Arc::clone(target.prepared.index());
-            let read = move |bytes: Bytes| -> Result<_, FileError> {
-                let head = Keymap::read(&bytes, &index)?;
-                Ok(Head { weight: usize::try_from(head.weight()).unwrap_or(usize::MAX), head })
-            };
-            let Some(head) = self.head(object, read).await else { continue };
-            if head.head.leaf() == target.prepared.key_leaf() {
-                return Some(Opened { object: Arc::clone(object), head });
-            }
-        }
-        None
+    /// What becomes of one key, if objects tell all of it and nothing of them has to be waited for. `found` is room
+    /// that is used again.
+    pub(super) fn key_at_once(&self, target: &FileTarget, key: &KeyPoint, found: &mut FoundReady) -> Option<HotRow> {
+        // Without patience nothing in it waits.
+        self.key_by_objects(target, key, found).now_or_never().flatten()
     }
 
-    /// Lookup-ready rows that have all that the question asks for.
-    async fn ready(&self, target: &FileTarget, objects: &Objects) -> Option<(Opened<ReadyRows>, ReadyPlan)> {
-        for object in objects.iter().filter(|object| object.kind() == Kind::Ready) {
-            let (index, limits) = (Arc::clone(target.prepared.index()), Arc::clone(&self.limits));
-            let read = move |bytes: Bytes| -> Result<_, FileError> {
-                let head = ReadyRows::read(bytes, &index, &limits)?;
-                Ok(Head { weight: head.weight(), head })
-            };
-            let Some(head) = self.head(object, read).await else { continue };
-            if let Some(plan) = head.head.serves(&target.prepared) {
-                return Some((Opened { object: Arc::clone(object), head }, plan));
+    async fn key_by_objects(&self, target: &FileTarget, key: &KeyPoint, found: &mut FoundReady) -> Option<HotRow> {
+        let serving = self.serving(target, Patience::AtOnce).await?;
+        let counts = self.derived.counts();
+        if let Some((ready, keymap)) = self.open_ready(target, &serving, Patience::AtOnce).await {
+            found.clear();
+            self.find(key, &ready, keymap.as_ref(), Patience::AtOnce, found).await?;
+            let is_large = found.row_numbers.len() > self.limits.answer_rows;
+            if is_large || found.rows.len() > self.limits.answer_bytes {
+                return None;
             }
+            let limit = target.prepared.row_limit().map_or(usize::MAX, |limit| limit as usize);
+            let row = HotRow::of_first(&found.rows, &found.row_numbers, limit)?;
+            counts.ready_keys.up();
+            return Some(row);
         }
-        None
+        let keymap = self.open_keymap(target, &serving, Patience::AtOnce).await?;
+        let rows = self.rows_of(&keymap, key, Patience::AtOnce).await?;
+        // Rows that there may be are compared with the key by a search.
+        rows.is_empty().then(|| {
+            counts.keymap_keys.up();
+            HotRow::absent()
+        })
     }
 
-    async fn head<H: std::any::Any + Send + Sync>(
+    /// Which objects answer a question; none where there is none, or where it cannot be told.
+    async fn serving(&self, target: &FileTarget, patience: Patience) -> Option<Arc<Serving>> {
+        // Before the objects are looked at: what comes meanwhile is seen the next time.
+        let changes = self.derived.changes();
+        let serving = match target.serving().filter(|serving| serving.changes == changes) {
+            Some(serving) => serving,
+            None => {
+                let serving = Arc::new(self.found_serving(target, changes, patience).await?);
+                target.set_serving(&serving);
+                serving
+            }
+        };
+        (serving.ready.is_some() || serving.keymap.is_some()).then_some(serving)
+    }
+
+    /// The same, found out; none where a head cannot be had, which may be another time.
+    async fn found_serving(&self, target: &FileTarget, changes: u64, patience: Patience) -> Option<Serving> {
+        let mut serving = Serving { changes, ready: None, keymap: None };
+        let Some(objects) = self.derived.of(&target.version.key) else { return Some(serving) };
+        for object in objects.iter() {
+            match object.kind() {
+                Kind::Keymap if serving.keymap.is_none() => {
+                    let head = self.keymap_head(target, object, patience).await?;
+                    if head.head.leaf() == target.prepared.key_leaf() {
+                        serving.keymap = Some(Arc::clone(object));
+                    }
+                }
+                Kind::Ready if serving.ready.is_none() => {
+                    let head = self.ready_head(target, object, patience).await?;
+                    if let Some(plan) = head.head.serves(&target.prepared) {
+                        let is_scattered = head.head.selectivity() >= SCATTERED_BLOCKS;
+                        serving.ready = Some(ServingReady { object: Arc::clone(object), plan, is_scattered });
+                    }
+                }
+                Kind::Keymap | Kind::Ready => {}
+            }
+        }
+        Some(serving)
+    }
+
+    /// The lookup-ready rows that answer a question, and the keymap that is asked before them.
+    async fn open_ready<'o>(
+        &self,
+        target: &FileTarget,
+        serving: &'o Serving,
+        patience: Patience,
+    ) -> Option<(Ready<'o>, Option<Opened<'o, Keymap>>)> {
+        let ServingReady { object, plan, is_scattered } = serving.ready.as_ref()?;
+        let head = self.ready_head(target, object, patience).await?;
+        let keymap = match is_scattered {
+            true => self.open_keymap(target, serving, patience).await,
+            false => None,
+        };
+        Some(((Opened { object, head }, plan), keymap))
+    }
+
+    async fn open_keymap<'o>(
+        &self,
+        target: &FileTarget,
+        serving: &'o Serving,
+        patience: Patience,
+    ) -> Option<Opened<'o, Keymap>> {
+        let object = serving.keymap.as_ref()?;
+        let head = self.keymap_head(target, object, patience).await?;
+        Some(Opened { object, head })
+    }
+
+    async fn keymap_head(&self, target: &FileTarget, object: &Object, patience: Patience) -> Option<Arc<Head<Keymap>>> {
+        if let Some(known) = self.derived.known_head(object) {
+            return Some(known);
+        }
+        let index = Arc::clone(target.prepared.index());
+        let read = move |bytes: Bytes| -> Result<_, FileError> {
+            let head = Keymap::read(&bytes, &index)?;
+            Ok(Head { weight: usize::try_from(head.weight()).unwrap_or(usize::MAX), head })
+        };
+        self.head(object, read, patience).await
+    }
+
+    async fn ready_head(
+        &self,
+        target: &FileTarget,
+        object: &Object,
+        patience: Patience,
+    ) -> Option<Arc<Head<ReadyRows>>> {
+        if let Some(known) = self.derived.known_head(object) {
+            return Some(known);
+        }
+        let (index, limits) = (Arc::clone(target.prepared.index()), Arc::clone(&self.limits));
+        let read = move |bytes: Bytes| -> Result<_, FileError> {
+            let head = ReadyRows::read(bytes, &index, &limits)?;
+            Ok(Head { weight: head.weight(), head })
+        };
+        self.head(object, read, patience).await
+    }
+
+    async fn head<H: Any + Send + Sync>(
         &self,
         object: &Object,
         read: impl FnOnce(Bytes) -> Result<Head<H>, FileError> + Clone + Send + 'static,
+        patience: Patience,
     ) -> Option<Arc<Head<H>>> {
         match self.derived.head(object, read.clone()) {
-            Some(head) => Some(head),
-            None => self.derived.head_waiting(object, read).await,
+            None if patience == Patience::Waiting => self.derived.head_waiting(object, read).await,
+            head => head,
         }
     }
 
@@ -119,10 +245,9 @@ impl Lookups {
         &self,
         target: &FileTarget,
         points: &[Option<KeyPoint>],
-        (ready, plan): (&Opened<ReadyRows>, &ReadyPlan),
-        keymap: Option<&Opened<Keymap>>,
+        ready: &Ready<'_>,
+        keymap: Option<&Opened<'_, Keymap>>,
     ) -> Option<FileAnswer> {
-        let keymap = keymap.filter(|_| ready.head.head.selectivity() >= SCATTERED_BLOCKS);
         let limit = target.prepared.row_limit().map_or(usize::MAX, |limit| limit as usize);
         let mut found = FoundReady::default();
         let mut statuses = vec![KeyStatus::NotFound; points.len()];
@@ -131,7 +256,7 @@ impl Lookups {
         for (key, point) in points.iter().enumerate() {
             let Some(point) = point else { continue };
             let before = found.row_numbers.len();
-            self.find(point, (ready, plan), keymap, &mut found).await?;
+            self.find(point, ready, keymap, Patience::Waiting, &mut found).await?;
             let count = found.row_numbers.len() - before;
             if count > 0 {
                 statuses[key] = if count > limit { KeyStatus::Truncated } else { KeyStatus::Found };
@@ -156,33 +281,33 @@ impl Lookups {
     async fn find(
         &self,
         point: &KeyPoint,
-        (ready, plan): (&Opened<ReadyRows>, &ReadyPlan),
-        keymap: Option<&Opened<Keymap>>,
+        (ready, plan): &Ready<'_>,
+        keymap: Option<&Opened<'_, Keymap>>,
+        patience: Patience,
         found: &mut FoundReady,
     ) -> Option<()> {
         let rows = &ready.head.head;
         match keymap {
             Some(keymap) => {
-                let candidates = self.rows_of(keymap, point).await?;
+                let candidates = self.rows_of(keymap, point, patience).await?;
                 if candidates.len() > MOST_ROWS {
                     return None;
                 }
                 for row in candidates {
                     let block = rows.block_of_row(row)?;
-                    let bytes = self.block(&ready.object, &block).await?;
+                    let bytes = self.block(ready.object, &block, patience).await?;
                     let compared = rows.find_at(plan, &block, &bytes, (row, point), found);
-                    self.believed(&ready.object, compared)?;
+                    self.believed(ready.object, compared)?;
                 }
             }
             None => {
-                let blocks: Vec<BlockRef> = rows.blocks(point).take(MOST_BLOCKS + 1).collect();
-                if blocks.len() > MOST_BLOCKS {
+                if rows.blocks(point).nth(MOST_BLOCKS).is_some() {
                     return None;
                 }
-                for block in blocks {
-                    let bytes = self.block(&ready.object, &block).await?;
+                for block in rows.blocks(point) {
+                    let bytes = self.block(ready.object, &block, patience).await?;
                     let compared = rows.find(plan, &block, &bytes, point, found);
-                    self.believed(&ready.object, compared)?;
+                    self.believed(ready.object, compared)?;
                 }
             }
         }
@@ -190,28 +315,33 @@ impl Lookups {
     }
 
     /// The rows that may hold a key, by their numbers in the file and ascending; none where the keymap cannot tell.
-    async fn rows_of(&self, keymap: &Opened<Keymap>, point: &KeyPoint) -> Option<Vec<u64>> {
+    async fn rows_of(&self, keymap: &Opened<'_, Keymap>, point: &KeyPoint, patience: Patience) -> Option<Vec<u64>> {
         let (mut rows, mut next) = (Vec::new(), keymap.head.head.place(point));
         loop {
             match next {
                 Next::Done => return Some(rows),
                 Next::Search => return None,
                 Next::Read(read) => {
-                    let bytes = self.part(&keymap.object, read.part, read.range.clone()).await?;
-                    next = self.believed(&keymap.object, keymap.head.head.rows(&read, &bytes, &mut rows))?;
+                    let bytes = self.part(keymap.object, read.part, read.range.clone(), patience).await?;
+                    next = self.believed(keymap.object, keymap.head.head.rows(&read, &bytes, &mut rows))?;
                 }
             }
         }
     }
 
-    async fn block(&self, object: &Object, block: &BlockRef) -> Option<Bytes> {
-        self.part(object, block.part, block.range.clone()).await
+    async fn block(&self, object: &Object, block: &BlockRef, patience: Patience) -> Option<Bytes> {
+        let (part, range) = (block.part, block.range.clone());
+        // A block has a checksum, which is compared when its rows are read.
+        match self.derived.read_unverified(object, part, range.clone()) {
+            None if patience == Patience::Waiting => self.derived.read_waiting(object, part, range).await,
+            bytes => bytes,
+        }
     }
 
-    async fn part(&self, object: &Object, part: u32, range: Range<u64>) -> Option<Bytes> {
+    async fn part(&self, object: &Object, part: u32, range: Range<u64>, patience: Patience) -> Option<Bytes> {
         match self.derived.read(object, part, range.clone()) {
-            Some(bytes) => Some(bytes),
-            None => self.derived.read_waiting(object, part, range).await,
+            None if patience == Patience::Waiting => self.derived.read_waiting(object, part, range).await,
+            bytes => bytes,
         }
     }
 

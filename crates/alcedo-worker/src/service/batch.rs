@@ -73,7 +73,8 @@ impl<F: Frames> Work<F> {
             let ids = answered.keys.iter().map(|key| batch[from + *key as usize].0).collect();
             answered.keys.iter().for_each(|key| is_answered[from + *key as usize] = true);
             let count = answered.keys.len() as u64;
-            (self.hot_keys, self.hot_lookups) = (self.hot_keys + count, self.hot_lookups + count);
+            self.hot_lookups += count;
+            self.hot_keys += count.saturating_sub(answer.read_keys as u64);
             let answer = Some(self.answered_at_once(answer));
             let body = Some(reply_frame::Body::Batch(v1::BatchAnswer { ids, answer }));
             replies.extend(self.say(v1::ReplyFrame { id: 0, body }));

@@ -72,7 +72,7 @@ pub(super) fn answer(
 
 /// The message of an answer that was made at once, which is small and in memory.
 pub(super) fn answer_at_once(at_once: AtOnce, ring_epoch: u64, handles: &mut Handles) -> v1::Answer {
-    let AtOnce { files, statuses, files_total, files_asked, is_read } = at_once;
+    let AtOnce { files, statuses, files_total, files_asked, read_keys } = at_once;
     let of_file = |file: crate::lookups::FileAtOnce| {
         let (handle, schema) = handles.target(&file.target);
         let says_something = file.key_index.iter().any(|key| *key != 0);
@@ -89,7 +89,7 @@ pub(super) fn answer_at_once(at_once: AtOnce, ring_epoch: u64, handles: &mut Han
         files: files.into_iter().map(of_file).collect(),
         statuses: statuses.iter().map(status).collect(),
         ring_epoch,
-        source: if is_read { v1::Source::PageStore } else { v1::Source::Memory }.into(),
+        source: if read_keys > 0 { v1::Source::PageStore } else { v1::Source::Memory }.into(),
         files_total: files_total.try_into().unwrap_or(u32::MAX),
         files_asked: files_asked.try_into().unwrap_or(u32::MAX),
         ..v1::Answer::default()

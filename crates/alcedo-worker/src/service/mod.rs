@@ -154,6 +154,9 @@ impl Door {
         let made = made?;
         let outcome = if made.0.has_rows() { Outcome::Hit } else { Outcome::NotFound };
         self.metrics.lookup_seconds.of(outcome).observe(began.elapsed());
+        if made.0.read_keys > 0 {
+            self.metrics.hot_rows_misses.add(made.0.read_keys as u64);
+        }
         Some(Ok(made))
     }
 
@@ -163,7 +166,7 @@ impl Door {
         let outcome = self.at_once(asked, |lookups, now| Some((lookups.answer_at_once(asked, keys, now)?, ())))?;
         Some(outcome.map(|(answer, ())| {
             self.metrics.lookups_total.up();
-            self.metrics.hot_rows_hits.add(keys.len() as u64);
+            self.metrics.hot_rows_hits.add(keys.len().saturating_sub(answer.read_keys) as u64);
             let (answer, cost) = (answer.into_answer(), Arc::new(Cost::new(false)));
             Answered { answer, cost, form: question.form }
         }))

@@ -99,7 +99,7 @@ pub(super) struct Work<F: Frames> {
     closing: bool,
     /// Frames taken since the last rest.
     taken: usize,
-    /// Keys that were answered at once and are not yet counted.
+    /// Keys that were answered from memory, and lookups that were answered at once, that are not yet counted.
     pub(super) hot_keys: u64,
     pub(super) hot_lookups: u64,
     pub(super) asked: AskedFor,
@@ -325,7 +325,7 @@ impl<F: Frames> Work<F> {
         {
             return match outcome {
                 Ok((answer, ())) => {
-                    self.hot_keys += keys.len() as u64;
+                    self.hot_keys += keys.len().saturating_sub(answer.read_keys) as u64;
                     self.hot_lookups += 1;
                     let answer = self.answered_at_once(answer);
                     self.say(v1::ReplyFrame { id, body: Some(reply_frame::Body::Answer(answer)) })

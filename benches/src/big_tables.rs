@@ -149,6 +149,8 @@ async fn sides() -> anyhow::Result<(Vec<Side>, Vec<Row>)> {
             if (layout, state) == OTHER_KEYS {
                 let by_user = Asker { by: By::User, ..asker.clone() };
                 missing.extend(built::by_heat(worker.endpoint(), &by_user, Kind::Keymap, &name).await?);
+                // With a keymap alone a data page per column is still decoded, which is worth the rows too.
+                missing.extend(built::by_heat(worker.endpoint(), &by_user, Kind::Ready, &name).await?);
             }
             sides.push(Side { layout, state, worker, asker });
         }

@@ -72,6 +72,12 @@ impl BoundsList {
         self.flags[i] & flag != 0
     }
 
+    /// The lower end of an entry's values, where it is known.
+    pub(crate) fn lower(&self, i: usize) -> Option<Point> {
+        let has_range = i < self.flags.len() && self.has(i, HAS_RANGE);
+        has_range.then(|| self.ranges.get(i)).flatten().map(|(lower, _)| lower)
+    }
+
     /// Whether something is known of the values of any, beside nulls.
     pub(crate) fn has_ranges(&self) -> bool {
         !matches!(self.ranges, Ranges::None)

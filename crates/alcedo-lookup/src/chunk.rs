@@ -19,6 +19,7 @@ use crate::key_column::{Bounds, KeyColumn, Probes};
 use crate::limits::Limits;
 use crate::page_header::{MAX_HEADER_BYTES, PageHeader, PageKind};
 use crate::page_index::{ColumnIndex, PageLocation, read_offset_index};
+use crate::probe::Point;
 
 /// Where the pages of one column chunk are.
 #[derive(Debug, Clone)]
@@ -142,6 +143,11 @@ impl PageTable {
     /// Whether something is known of the values of any data page, beside nulls.
     pub(crate) fn has_ranges(&self) -> bool {
         self.bounds.as_ref().is_some_and(BoundsList::has_ranges)
+    }
+
+    /// The lower end of a data page's values, where it is known.
+    pub(crate) fn lower(&self, page: usize) -> Option<Point> {
+        self.bounds.as_ref()?.lower(page)
     }
 
     /// Bytes of memory, for the index's budget.

@@ -214,6 +214,11 @@ impl Probes {
         Ok(probes)
     }
 
+    /// One key that is a value.
+    pub(crate) fn of_point(point: Point) -> Self {
+        Self { points: vec![(point, 0)], nulls: Vec::new() }
+    }
+
     /// Whether rows within these bounds may hold any of the keys.
     pub(crate) fn may_be_in(&self, bounds: &Bounds) -> bool {
         let null = !self.nulls.is_empty() && !bounds.no_nulls;

@@ -22,6 +22,9 @@ use crate::projection::Projection;
 use crate::schema::RowSchema;
 use crate::search::Query;
 
+/// Keys by which [`Prepared::key_pages`] judges.
+const SAMPLED_KEYS: usize = 16;
+
 /// A question without keys, resolved against one file version.
 pub struct Prepared {
     pub(crate) index: Arc<FileIndex>,
@@ -185,6 +188,25 @@ impl Prepared {
         })
     }
 
+    /// How many data pages of the key column a key may be in on average, by what is known of their bounds by now: 1
+    /// where rows are sorted by it, most of them where its values are scattered. None where bounds tell nothing.
+    pub fn key_pages(&self) -> Option<f64> {
+        let (groups, leaf) = (self.index.groups.len(), self.column.leaf);
+        let (mut found, mut keys) = (0, 0);
+        for sample in 0..SAMPLED_KEYS {
+            let group = sample * groups / SAMPLED_KEYS;
+            let table = self.index.table(group, leaf).filter(|table| table.has_ranges());
+            // Of a data page in another place each time, as a row of the file would be drawn.
+            let lower = table.and_then(|table| table.lower(sample * table.len() / SAMPLED_KEYS));
+            let Some(point) = lower else { continue };
+            let probes = Probes::of_point(point);
+            let pages_in = |group: &usize| self.index.table(*group, leaf).map_or(1, |t| t.candidates(&probes).len());
+            found += self.candidates(&probes).iter().map(pages_in).sum::<usize>();
+            keys += 1;
+        }
+        (keys > 0).then(|| found as f64 / f64::from(keys))
+    }
+
     /// Whether any of these keys may be in the file, by the row groups' bounds.
     ///
     /// # Errors
@@ -200,6 +222,57 @@ impl Prepared {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use bytes::Bytes;
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::WriterProperties;
+
+    use crate::machine::drive_bytes;
+    use crate::open::Open;
+    use crate::search::Search;
+
+    /// Two row groups of ten data pages each: one column is sorted, two are not.
+    fn file() -> Bytes {
+        let scattered = |id: i64| id * 7_919 % 10_007;
+        let columns: [(&str, ArrayRef); 3] = [
+            ("sorted", Arc::new(Int64Array::from_iter_values(0..10_000))),
+            ("number", Arc::new(Int64Array::from_iter_values((0..10_000).map(scattered)))),
+            ("text", Arc::new(StringArray::from_iter_values((0..10_000).map(|id| format!("{:05}", scattered(id)))))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let properties = WriterProperties::builder()
+            .set_max_row_group_row_count(Some(5_000))
+            .set_data_page_row_count_limit(500)
+            .set_write_batch_size(500);
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties.build())).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap().into()
+    }
+
+    #[test]
+    fn it_is_told_in_how_many_data_pages_a_key_may_be() {
+        let (file, limits) = (file(), Arc::new(Limits::default()));
+        let index = drive_bytes(Open::new(64 << 10, Arc::clone(&limits)), &file).unwrap();
+        for (name, key, at_least, at_most) in [
+            ("sorted", Key::Int(4_000), 1.0, 1.0),
+            ("number", Key::Int(4_000), 5.0, 20.0),
+            ("text", Key::Text("04000".to_owned()), 5.0, 20.0),
+        ] {
+            let query = Query {
+                key_column: Some(name.to_owned()),
+                keys: vec![key],
+                columns: None,
+                form: Form::CompactRows,
+                row_limit: None,
+            };
+            let prepared = Arc::new(Prepared::new(Arc::clone(&index), &query, Arc::clone(&limits)).unwrap());
+            assert_eq!(prepared.key_pages(), None, "{name}: nothing was read yet");
+            drive_bytes(Search::of(Arc::clone(&prepared), &query.keys).unwrap(), &file).unwrap();
+            let pages = prepared.key_pages().unwrap();
+            assert!((at_least..=at_most).contains(&pages), "{name}: {pages}");
+        }
+    }
 
     #[test]
     fn keys_that_ask_for_the_same_rows_are_one_point() {

@@ -19,6 +19,8 @@ use alcedo_cache::FileKey;
 use alcedo_lookup::file_index::FileIndex;
 use alcedo_origin::Place;
 use futures::FutureExt as _;
+use thread_priority::unix::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy};
+use thread_priority::{ThreadPriority, thread_native_id};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
@@ -27,6 +29,7 @@ use crate::cost::Cost;
 use crate::derived::{Full, Object};
 use crate::error::Error;
 use crate::metrics::Counter;
+use crate::prepared::FileTarget;
 use crate::reader::FileVersion;
 use crate::service::Door;
 pub use building::Failed;
@@ -42,7 +45,7 @@ const FAILED_PAUSE: Duration = Duration::from_secs(600);
 const MOST_FAILED: usize = 1_024;
 /// Builds on request that wait at most.
 const MOST_REQUESTS: usize = 1_024;
-/// The lowest priority of a thread (nice(2)): it gets what others leave.
+/// The lowest priority of a thread (nice(2)) where the policy of idle threads is refused: it gets what others leave.
 const NICENESS: i32 = 19;
 
 /// Which object to make of a file version.
@@ -76,6 +79,17 @@ pub(crate) struct Job {
     pub(crate) rate: f32,
     /// Bytes that it is thought to take.
     pub(crate) object_bytes: u64,
+}
+
+impl Job {
+    /// Whether its object is for questions like this one: to the same file version, by the same key column.
+    fn answers(&self, asked: &FileTarget) -> bool {
+        let key = match &self.what {
+            What::Keymap { column } => Some(column),
+            What::Ready { key, .. } => key.as_ref(),
+        };
+        asked.version.key == self.version.key && key.is_none_or(|key| key == asked.prepared.key_name())
+    }
 }
 
 /// How builds ended.
@@ -186,8 +200,7 @@ impl Builds {
     /// Makes objects until the worker drains or `stopped` says so. Fetches run on `io`, so that a lookup that joins one
     /// never waits for this thread.
     pub(crate) async fn run(&self, door: &Arc<Door>, io: &Handle, mut stopped: watch::Receiver<bool>) {
-        // Where it is refused, the share of the processor is still bounded.
-        let _ = rustix::process::nice(NICENESS);
+        step_back();
         let mut draining = door.draining.clone();
         let working = async {
             loop {
@@ -255,6 +268,8 @@ impl Builds {
         match &made {
             Ok(made) => {
                 self.counts.done.up();
+                // What is noted from now on is what it cannot answer.
+                door.lookups.heat().forget(|asked| job.answers(asked));
                 tracing::info!(url, object, bytes = made.bytes(), ?took, "a derived object was made");
             }
             Err(why @ (Failed::Full(_) | Failed::NotKept(_) | Failed::Head { .. })) => self.refuse(&job, why),
@@ -304,6 +319,15 @@ impl Builds {
         // Lists and maps; nothing panics between their changes.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Gives this thread the lowest priority there is. Where it is refused, the share of the processor is still bounded.
+fn step_back() {
+    // A thread that is merely nice keeps the processor until its slice is over, a millisecond or more, whoever wakes
+    // meanwhile; an idle one gives it up at once.
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+    let _ = rustix::process::nice(NICENESS);
 }
 
 /// Whether there is room for an object: in its store, and for its head in memory.

@@ -113,10 +113,12 @@ impl Heat {
         hot
     }
 
-    /// Forgets a question: what it wanted is there now, and what was noted before would want it again.
-    pub fn forget(&self, target: &FileTarget) {
-        let mut slots = lock(&self.buckets[target.id as usize % BUCKETS]);
-        slots.iter_mut().filter(|slot| slot.id == target.id).for_each(|slot| *slot = Slot::default());
+    /// Forgets questions: what they wanted is there now, and what was noted before would want it again, or more.
+    pub fn forget(&self, goes: impl Fn(&FileTarget) -> bool) {
+        let goes = |slot: &&mut Slot| slot.target.upgrade().is_some_and(|target| goes(&target));
+        for bucket in &self.buckets {
+            lock(bucket).iter_mut().filter(goes).for_each(|slot| *slot = Slot::default());
+        }
     }
 }
 

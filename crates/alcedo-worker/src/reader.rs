@@ -205,6 +205,19 @@ impl Reader {
         }
     }
 
+    /// What a machine needs of a version that is known, if all of it is here and needs no wait.
+    pub(crate) fn read_here(&self, stage: &'static str, need: &Need) -> Option<Vec<Fed>> {
+        let version = self.version.get()?;
+        let range = |piece: &Piece| match piece {
+            Piece::Tail(_) => None,
+            Piece::Range(range) => Some(range.clone()),
+        };
+        let ranges = need.pieces.iter().map(range).collect::<Option<Vec<_>>>()?;
+        let parts = self.stored(stage, version, &ranges)?.into_iter();
+        let fed = |(bytes, range): (_, Range<u64>)| Fed { start: range.start, file_size: version.stat.size, bytes };
+        Some(parts.zip(ranges).map(fed).collect())
+    }
+
     /// The bytes of all ranges, not all of which are here.
     async fn fetched(
         &self,

@@ -18,12 +18,15 @@ use crate::service::Door;
 const LOOKED_AT: usize = 64;
 /// For how long the heat of now is thought to last: twice its half-life.
 const HORIZON_MINUTES: f32 = 10.0;
-/// What a key costs with lookup-ready rows: one small read of a page store, measured with its checksum.
-const READY_MICROS: f32 = 15.0;
+/// What a key costs with lookup-ready rows: one small read of a page store with its checksums, or two with a keymap.
+const READY_MICROS: f32 = 4.0;
 /// What a key costs more than that with a keymap alone: a data page per column is still decoded.
 const KEYMAP_MICROS: f32 = 150.0;
-/// A key that takes longer than this had more than one key data page read for it: decoding one of each column takes 60
-/// to 230 microseconds where they have 64 KiB, and 1 to 3 milliseconds where they have 1 MiB.
+/// Where a key may be in so many of the key's data pages, its values are scattered: what finds its row saves most.
+const SCATTERED_PAGES: f64 = 2.0;
+/// Where bounds do not tell, a key that takes longer than this had more than one key data page read for it: decoding
+/// one of each column takes 60 to 230 microseconds where they have 64 KiB, and 1 to 3 milliseconds where they have 1
+/// MiB.
 const SCAN_MICROS: f32 = 5_000.0;
 /// What any build costs beside its bytes: a thread that wakes, an object that is written, read back and kept in mind.
 /// It keeps files that are asked a few times, however small they are, from being built for.
@@ -74,9 +77,12 @@ impl Group {
     /// The object that answers these questions, if it is worth it and neither there nor barred.
     fn job(&self, builds: &Builds, derived: &Derived, memory_bytes: u64) -> Option<Job> {
         let target = self.targets.first()?;
-        // Keys that take long are looked for in many key data pages; else it is decoding the rows that takes the time.
-        // Whichever is there already was not enough.
-        let is_scanned = self.micros_per_minute > SCAN_MICROS * self.keys_per_minute;
+        // Keys that may be anywhere are looked for in many key data pages; else it is decoding the rows that takes the
+        // time. Whichever is there already was not enough: what was noted before it was there is forgotten.
+        let is_scanned = match target.prepared.key_pages() {
+            Some(pages) => pages >= SCATTERED_PAGES,
+            None => self.micros_per_minute > SCAN_MICROS * self.keys_per_minute,
+        };
         let whats = if is_scanned { [Self::keymap, Self::ready] } else { [Self::ready, Self::keymap] };
         whats.into_iter().find_map(|what| {
             let (what, name, object_bytes, cost, left) = what(self, target, memory_bytes)?;

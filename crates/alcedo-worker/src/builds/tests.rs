@@ -15,13 +15,14 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
 
 use super::building::build;
 use super::pace::Paced;
 use super::*;
 use crate::cost::Cost;
 use crate::indexes::OpenFile;
-use crate::prepared::{Ask, FileTarget};
+use crate::prepared::{Ask, Asked, FileTarget};
 use crate::reader::Reader;
 use crate::{Config, Running, Worker, status_page};
 
@@ -35,12 +36,20 @@ pub(crate) struct Site {
     store: Arc<InMemory>,
 }
 
+/// Rows of its file, and of one that overwrites it.
+pub(crate) const ROWS: i64 = 20_000;
+pub(crate) const FEWER_ROWS: i64 = 100;
+
 fn file(rows: i64) -> Vec<u8> {
-    // Scattered, so that neither order nor a dictionary helps.
+    // Scattered, so that neither order nor a dictionary helps; only `id` is sorted.
     let column = |seed: i64| Arc::new(Int64Array::from_iter_values((0..rows).map(|id| id * seed % 1_000_003)));
-    let columns = [("id", 1), ("x", 7_919), ("y", 104_729), ("z", 611_953)];
-    let batch = RecordBatch::try_from_iter(columns.map(|(name, seed)| (name, column(seed) as ArrayRef))).unwrap();
-    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    let columns = [("id", 2), ("x", 7_919), ("y", 104_729), ("z", 611_953)];
+    let columns = columns.map(|(name, seed)| (name, column(seed) as ArrayRef));
+    // Each value about ten times, in no order.
+    let tens = Int64Array::from_iter_values((0..rows).map(|id| id * 7_919 % 1_000_003 % (rows / 10)));
+    let batch = RecordBatch::try_from_iter(columns.into_iter().chain([("ten", Arc::new(tens) as ArrayRef)])).unwrap();
+    let pages = WriterProperties::builder().set_data_page_row_count_limit(1_000).set_write_batch_size(1_000);
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(pages.build())).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap()
 }
@@ -55,7 +64,7 @@ impl Site {
 
     pub(crate) async fn with(mut config: Config) -> Self {
         let store = Arc::new(InMemory::new());
-        store.put(&Path::from("a.parquet"), file(20_000).into()).await.unwrap();
+        store.put(&Path::from("a.parquet"), file(ROWS).into()).await.unwrap();
         let origin = Arc::clone(&store) as Arc<dyn ObjectStore>;
         let mount = Mount::with_store("lake", "s3://lake", origin, Freshness::default(), OriginLimits::default());
         let mounts = Mounts::from_mounts(vec![mount.unwrap()]).unwrap();
@@ -80,13 +89,17 @@ impl Site {
     }
 
     /// A question to the file.
-    pub(crate) async fn target(&self, key: &str, columns: &[&str]) -> Arc<FileTarget> {
-        let (place, file) = self.opened().await;
+    pub(crate) fn asked(&self, key: &str, columns: &[&str], row_limit: Option<u32>) -> Arc<Asked> {
         let columns = Some(columns.iter().map(ToString::to_string).collect());
         let (path, key_column) = ("lake/a.parquet".to_owned(), Some(key.to_owned()));
-        let ask = Ask { path, key_column, columns, form: Form::CompactRows, row_limit: None };
-        let asked = self.door().lookups.asked(ask).unwrap();
-        file.target(&asked, &place, self.door().lookups.limits()).unwrap()
+        let ask = Ask { path, key_column, columns, form: Form::CompactRows, row_limit };
+        self.door().lookups.asked(ask).unwrap()
+    }
+
+    /// The same, resolved.
+    pub(crate) async fn target(&self, key: &str, columns: &[&str]) -> Arc<FileTarget> {
+        let (place, file) = self.opened().await;
+        file.target(&self.asked(key, columns, None), &place, self.door().lookups.limits()).unwrap()
     }
 
     async fn job(&self, name: &str) -> Job {
@@ -103,8 +116,8 @@ impl Site {
     }
 
     /// Overwrites the file, and lets the worker know.
-    async fn overwrite(&self) {
-        self.store.put(&Path::from("a.parquet"), file(100).into()).await.unwrap();
+    pub(crate) async fn overwrite(&self) {
+        self.store.put(&Path::from("a.parquet"), file(FEWER_ROWS).into()).await.unwrap();
         let place = self.door().lookups.resolve("lake/a.parquet").unwrap();
         self.door().lookups.indexes().revalidated(&place, &Cost::new(false)).await.unwrap();
     }

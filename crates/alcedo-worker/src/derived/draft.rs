@@ -4,7 +4,7 @@
 //! one that is given up before leaves nothing behind, or, if the process ends, parts without a head.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alcedo_cache::{FileKey, PageStore};
 use bytes::Bytes;
@@ -14,6 +14,10 @@ use super::object::{Object, Part, PartName};
 
 /// Longest wait for one part to reach the disk: 16 MiB at half a megabyte a second.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// So much of a part is handed to the writing thread at once. That has the priority of any thread, and what it has to
+/// do at once delays lookups on the same processor: this is a fraction of a millisecond.
+const SLICE_BYTES: usize = 256 << 10;
 
 /// Why a part was not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -102,12 +106,25 @@ impl<'d> Draft<'d> {
         let key = PartName::key(&self.version, &self.name, number);
         // Something of the same name may be left from an earlier try, and would be taken for this.
         self.store.forget(&key);
-        if self.store.write_whole(&key, bytes, WRITE_PATIENCE) {
+        if self.write(&key, bytes) {
             return Ok(Part { key, bytes: bytes.len() as u64 });
         }
         self.store.forget(&key);
         let number = number.unwrap_or(self.parts.len() as u32);
         Err(NotKept::Part { number, bytes: bytes.len() as u64 })
+    }
+
+    /// Writes a part slice by slice; whether all of it is on disk.
+    fn write(&self, key: &FileKey, bytes: &Bytes) -> bool {
+        let (size, began) = (bytes.len() as u64, Instant::now());
+        for start in (0..bytes.len()).step_by(SLICE_BYTES) {
+            let slice = bytes.slice(start..bytes.len().min(start + SLICE_BYTES));
+            self.store.write(key, size, start as u64, &slice);
+            if !self.store.settle(WRITE_PATIENCE.saturating_sub(began.elapsed())) {
+                return false;
+            }
+        }
+        self.store.missing(key, size, 0..size).is_empty()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::kept_pages::{DEFAULT_DECODED_PAGES_BYTES, DecodedPagesUse, KeptPages}
 use crate::local::Local;
 use crate::lookup::Lookup;
 use crate::routing::Routing;
-use crate::transport::{MAX_SOCKET_PATH_BYTES, UNIX, Worker};
+use crate::transport::{MAX_SOCKET_PATH_BYTES, Reach, UNIX, Worker};
 use crate::tries::Purse;
 
 /// Deadline of a call where neither the builder nor the call says one.
@@ -53,6 +53,7 @@ pub struct Builder {
     local: Option<Local>,
     deadline: Duration,
     connections_per_worker: usize,
+    frames: bool,
     retries: Budget,
     hedges: Budget,
     accept_pages: Option<bool>,
@@ -72,6 +73,7 @@ impl Client {
             local: None,
             deadline: DEFAULT_DEADLINE,
             connections_per_worker: 1,
+            frames: true,
             retries: Budget::RETRIES,
             hedges: Budget::HEDGES,
             accept_pages: None,
@@ -237,6 +239,15 @@ impl Builder {
         self
     }
 
+    /// Whether lookups travel in frames on a connection of their own to workers that speak them, which costs both sides
+    /// less than gRPC; yes if not set. Everything else is asked over gRPC in any case, and so are lookups of workers
+    /// that do not speak frames. Switch it off where something between the client and its workers lets only HTTP/2
+    /// pass: the client finds that out by itself, but with a connection each minute.
+    pub fn frames(mut self, frames: bool) -> Self {
+        self.frames = frames;
+        self
+    }
+
     /// How many calls that a worker may have accepted are repeated on another one; [`Budget::RETRIES`] if not set.
     /// Calls that were not accepted go on to the next worker at no cost.
     pub fn retry_budget(mut self, retries: Budget) -> Self {
@@ -301,16 +312,17 @@ impl Builder {
         if !is_given && self.local.is_none() {
             return Err(Error::invalid("no endpoint: give host:port of at least one worker"));
         }
+        let reach = Reach { connections: self.connections_per_worker, frames: self.frames };
         let mut workers: Vec<Worker> = self.local.iter().map(|local| Worker::inside(local.clone())).collect();
         for endpoint in &self.endpoints {
             let address = address(endpoint)?;
             if !workers.iter().any(|worker| **worker.address() == *address) {
-                workers.push(Worker::new(&address, self.connections_per_worker)?);
+                workers.push(Worker::new(&address, reach)?);
             }
         }
-        let endpoints = Endpoints::new(workers, self.members_file, self.connections_per_worker);
+        let endpoints = Endpoints::new(workers, self.members_file, reach);
         let purse = Purse::new(self.retries, self.hedges);
-        let routing = Arc::new(Routing::new(endpoints, self.connections_per_worker, purse));
+        let routing = Arc::new(Routing::new(endpoints, reach, purse));
         let is_near = self.local.is_some() || self.endpoints.iter().any(|endpoint| is_on_this_machine(endpoint));
         let are_accepted = self.accept_pages.unwrap_or(!is_near) && self.local.is_none();
         let pages = KeptPages::new(self.decoded_pages_bytes, are_accepted);

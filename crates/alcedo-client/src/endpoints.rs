@@ -9,23 +9,23 @@ use std::sync::{Arc, PoisonError, RwLock};
 use alcedo_cluster::MembersFile;
 
 use crate::error::{Error, Kind, Reason};
-use crate::transport::Worker;
+use crate::transport::{Reach, Worker};
 
 /// The endpoints of one client.
 #[derive(Debug)]
 pub(crate) struct Endpoints {
     given: Box<[Arc<Worker>]>,
     file: Option<PathBuf>,
-    connections_per_worker: usize,
+    reach: Reach,
     /// Those given, then those of the file.
     current: RwLock<Arc<[Arc<Worker>]>>,
 }
 
 impl Endpoints {
-    pub(crate) fn new(given: Vec<Worker>, file: Option<PathBuf>, connections_per_worker: usize) -> Self {
+    pub(crate) fn new(given: Vec<Worker>, file: Option<PathBuf>, reach: Reach) -> Self {
         let given: Box<[Arc<Worker>]> = given.into_iter().map(Arc::new).collect();
         let current = RwLock::new(Arc::from(given.to_vec()));
-        Self { given, file, connections_per_worker, current }
+        Self { given, file, reach, current }
     }
 
     /// All of them, as of the last reading of the file.
@@ -60,7 +60,7 @@ impl Endpoints {
             }
             workers.push(match known.iter().find(is_it) {
                 Some(worker) => Arc::clone(worker),
-                None => Arc::new(Worker::new(member.address(), self.connections_per_worker)?),
+                None => Arc::new(Worker::new(member.address(), self.reach)?),
             });
         }
         let workers: Arc<[Arc<Worker>]> = workers.into();

@@ -63,6 +63,7 @@ mod handles;
 mod health;
 mod holdings;
 mod kept_pages;
+mod lane;
 mod latency;
 mod local;
 mod lookup;
@@ -81,6 +82,7 @@ mod stream;
 mod transport;
 mod tries;
 mod typed;
+mod wire;
 
 pub use alcedo_lookup::key::Key;
 pub use alcedo_lookup::schema::{Column, RowSchema, Type, Unit};

@@ -1,15 +1,21 @@
 //! What one lookup stream has still to send, and how it becomes frames.
 //!
-//! Knows frames, which handles the stream has defined, and when several lookups become one message. It must not know
-//! who waits for them. Nothing waits for company: whoever takes frames out takes at once what is there, and only while
-//! many others are under way does it let them have their turn first.
+//! Knows frames, which handles the stream has defined, when several lookups become one message, and who writes them. It
+//! must not know who waits for them. Nothing waits for company: whoever takes frames out takes at once what is there,
+//! and only while many others are under way does it let them have their turn first.
+//!
+//! Over gRPC the connection takes the frames. On a connection of frames whoever asks writes, on its own thread, if
+//! nobody else does and few are under way; otherwise, and what the socket does not take at once, the connection's task.
 
 use std::collections::VecDeque;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
+use alcedo_proto::framing;
 use alcedo_proto::v1 as pb;
+use bytes::{Buf as _, BytesMut};
 use pb::lookup_frame::Body;
 use prost::Message as _;
 use tokio::sync::Semaphore;
@@ -17,6 +23,7 @@ use tokio::sync::Semaphore;
 use crate::pending::MAX_PENDING;
 use crate::question::Question;
 use crate::request::{Keys, MAX_KEYS_PER_MESSAGE};
+use crate::wire::WriteHalf;
 
 /// Frames that wait to be written; beyond it no cancel is added, which costs the worker's time only. Requests are
 /// bounded by the messages that may be under way.
@@ -26,6 +33,12 @@ const MAX_JOINED_KEY_BYTES: usize = 512;
 /// So many lookups besides those that wait here must be under way for others to have their turn before the next frame:
 /// fewer gain less by company than the turn costs.
 const BUSY: usize = 8;
+/// Up to so many lookups under way each is written by who asks it: more gain by company.
+const FEW: usize = 3;
+/// Frames are packed into writes of so many bytes, or of one frame that is longer.
+const WRITE_BYTES: usize = 64 << 10;
+/// A buffer that has grown beyond this is let go of when it is empty.
+const KEPT_BYTES: usize = 256 << 10;
 /// Lookups travel together if their times differ by at most one part in so many.
 const TIMEOUT_SHARE: u64 = 8;
 
@@ -34,6 +47,8 @@ const TIMEOUT_SHARE: u64 = 8;
 pub(crate) struct Outbound {
     pub(crate) places: Semaphore,
     queue: Mutex<Queue>,
+    /// Whether a connection of frames is written here; gRPC's takes the frames.
+    has_socket: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +60,19 @@ struct Queue {
     /// Others have had their turn since there was nothing to write.
     gave_way: bool,
     is_closed: bool,
+    /// A ping is to be sent.
+    is_pinging: bool,
+    /// Taken by whoever writes just now, and looks here again afterwards. When the stream ends it goes, and with it this
+    /// side of the connection.
+    writing: Option<Writing>,
+}
+
+/// A connection of frames, as it is written.
+#[derive(Debug)]
+struct Writing {
+    half: WriteHalf,
+    /// What is encoded and not yet written.
+    encoded: BytesMut,
 }
 
 #[derive(Debug)]
@@ -66,15 +94,21 @@ struct Single {
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self { places: Semaphore::new(MAX_PENDING), queue: Mutex::default() }
+        Self { places: Semaphore::new(MAX_PENDING), queue: Mutex::default(), has_socket: false }
     }
 }
 
 impl Outbound {
+    /// What is written to a socket here.
+    pub(crate) fn to(half: WriteHalf) -> Self {
+        let writing = Some(Writing { half, encoded: BytesMut::new() });
+        Self { queue: Mutex::new(Queue { writing, ..Queue::default() }), has_socket: true, ..Self::default() }
+    }
+
     /// Sends a message as it is.
     pub(crate) fn send(&self, id: u64, request: pb::LookupRequest) {
         let frame = pb::LookupFrame { id, body: Some(Body::Request(request)) };
-        Self::push(self.queue(), [Item::Frame(Box::new(frame))]);
+        self.push(self.queue(), [Item::Frame(Box::new(frame))]);
     }
 
     /// Sends a question's keys by the question's handle, which is defined first if this stream does not know it.
@@ -91,8 +125,8 @@ impl Outbound {
         let mut queue = self.queue();
         let prepare = queue.define(handle, question);
         match prepare {
-            Some(prepare) => Self::push(queue, [Item::Prepare(Box::new(prepare)), item]),
-            None => Self::push(queue, [item]),
+            Some(prepare) => self.push(queue, [Item::Prepare(Box::new(prepare)), item]),
+            None => self.push(queue, [item]),
         }
     }
 
@@ -105,7 +139,7 @@ impl Outbound {
             Some(place) => {
                 queue.items.remove(place);
             }
-            None if queue.items.len() < MOST_WAITING => Self::push(queue, [Item::Cancel(id)]),
+            None if queue.items.len() < MOST_WAITING => self.push(queue, [Item::Cancel(id)]),
             None => {}
         }
     }
@@ -115,17 +149,77 @@ impl Outbound {
         let (items, waker) = {
             let mut queue = self.queue();
             queue.is_closed = true;
+            queue.writing = None;
             (std::mem::take(&mut queue.items), queue.waker.take())
         };
         waker.into_iter().for_each(Waker::wake);
         items.iter().filter_map(Item::id).collect()
     }
 
-    fn push<const N: usize>(mut queue: MutexGuard<'_, Queue>, items: [Item; N]) {
+    /// Asks the other end whether it is there.
+    pub(crate) fn ping(&self) {
+        self.queue().is_pinging = true;
+    }
+
+    fn push<'q, const N: usize>(&'q self, mut queue: MutexGuard<'q, Queue>, items: [Item; N]) {
         queue.items.extend(items);
-        let waker = queue.waker.take();
+        if self.has_socket && self.under_way() <= FEW {
+            queue = self.write_at_once(queue);
+        }
+        let waker = if queue.has_more() { queue.waker.take() } else { None };
         drop(queue);
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Writes what waits, unless that is somebody else's to do.
+    fn write_at_once<'q>(&'q self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
+        let Some(mut writing) = queue.writing.take_if(|writing| writing.encoded.is_empty()) else { return queue };
+        queue.encode(&mut writing.encoded);
+        drop(queue);
+        // What it does not take now, and why, is for the connection's task to see.
+        let wrote = writing.half.try_write(&writing.encoded).unwrap_or(0);
+        writing.consume(wrote);
+        self.give_back(writing)
+    }
+
+    fn give_back(&self, writing: Writing) -> MutexGuard<'_, Queue> {
+        let mut queue = self.queue();
+        if !queue.is_closed {
+            queue.writing = Some(writing);
+        }
+        queue
+    }
+
+    /// Writes all that there is to a socket, and goes on when there is more; ready when there will be no more.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut queue = self.queue();
+            if ready!(self.poll_turn(&mut queue, cx)).is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            let Some(mut writing) = queue.writing.take() else {
+                // Whoever writes says so when there is more.
+                queue.wake_by(cx);
+                return Poll::Pending;
+            };
+            if writing.encoded.is_empty() {
+                queue.encode(&mut writing.encoded);
+            }
+            drop(queue);
+            let wrote = writing.half.poll_write(cx, &writing.encoded);
+            if let Poll::Ready(Ok(wrote)) = wrote {
+                writing.consume(wrote);
+            }
+            drop(self.give_back(writing));
+            ready!(wrote)?;
+        }
+    }
+
+    fn under_way(&self) -> usize {
+        MAX_PENDING - self.places.available_permits().min(MAX_PENDING)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -134,23 +228,37 @@ impl Outbound {
 
     fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<pb::LookupFrame>> {
         let mut queue = self.queue();
-        if queue.items.is_empty() {
+        let turn = ready!(self.poll_turn(&mut queue, cx));
+        Poll::Ready(turn.and_then(|()| queue.next_frame()))
+    }
+
+    /// Whether it is time to send what waits; nothing when there will be no more.
+    fn poll_turn(&self, queue: &mut Queue, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        if !queue.has_more() {
             queue.gave_way = false;
             if queue.is_closed {
                 return Poll::Ready(None);
             }
-            if !queue.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                queue.waker = Some(cx.waker().clone());
-            }
+            queue.wake_by(cx);
             return Poll::Pending;
         }
-        let under_way = MAX_PENDING - self.places.available_permits().min(MAX_PENDING);
-        if !queue.gave_way && under_way >= queue.items.len() + BUSY {
+        if !queue.gave_way && self.under_way() >= queue.items.len() + BUSY {
             queue.gave_way = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(queue.next_frame())
+        Poll::Ready(Some(()))
+    }
+}
+
+impl Writing {
+    /// Forgets what was written.
+    fn consume(&mut self, wrote: usize) {
+        match wrote >= self.encoded.len() {
+            // The whole buffer can be filled again.
+            true => self.encoded.clear(),
+            false => self.encoded.advance(wrote),
+        }
     }
 }
 
@@ -166,6 +274,31 @@ impl Item {
 }
 
 impl Queue {
+    fn has_more(&self) -> bool {
+        let is_encoded = self.writing.as_ref().is_some_and(|writing| !writing.encoded.is_empty());
+        !self.items.is_empty() || is_encoded || self.is_pinging
+    }
+
+    fn wake_by(&mut self, cx: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Makes bytes of what waits, as much as one write takes.
+    fn encode(&mut self, encoded: &mut BytesMut) {
+        if encoded.capacity() > KEPT_BYTES {
+            *encoded = BytesMut::new();
+        }
+        if std::mem::take(&mut self.is_pinging) {
+            framing::put_ping(encoded);
+        }
+        while encoded.len() < WRITE_BYTES {
+            let Some(frame) = self.next_frame() else { break };
+            framing::put(&frame, encoded);
+        }
+    }
+
     /// What defines the handle, if it does not stand for this question already.
     fn define(&mut self, handle: u32, question: &Question) -> Option<pb::Prepare> {
         let place = handle.saturating_sub(1) as usize;

@@ -1,4 +1,4 @@
-//! The task that reads one lookup stream.
+//! The task that reads one lookup stream over gRPC, and what becomes of each reply, however it came.
 //!
 //! Knows reply frames and what the end of a stream means. It must not know who asked what: each reply goes to the place
 //! of its id. It takes all frames that are there before those who wait for them have their turn.
@@ -25,9 +25,15 @@ use crate::stream::Stream;
 pub(crate) const MAX_REPLY_BYTES: usize = 96 << 20;
 
 /// Ends the stream's calls when the reader stops for whatever reason, the end of its runtime included.
-struct Ending {
-    stream: Arc<Stream>,
-    end: End,
+pub(crate) struct Ending {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) end: End,
+}
+
+impl Ending {
+    pub(crate) fn new(stream: Arc<Stream>) -> Self {
+        Self { stream, end: End::Broken("the runtime of the connection ended".to_owned()) }
+    }
 }
 
 impl Drop for Ending {
@@ -46,7 +52,7 @@ pub(crate) fn read(
     channel: Channel,
     stream: Arc<Stream>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let mut ending = Ending { stream, end: End::Broken("the runtime of the connection ended".to_owned()) };
+    let mut ending = Ending::new(stream);
     async move {
         let mut client = LookupServiceClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
         let frames = Frames(Arc::clone(&ending.stream.outbound));
@@ -82,7 +88,11 @@ fn end_of(worker: &str, status: &tonic::Status) -> End {
     if status.source().is_some() {
         return End::Broken(crate::error::cause(status));
     }
-    let error = Error::from_status(worker, status);
+    refused(Error::from_status(worker, status))
+}
+
+/// What an error that is about the stream itself says about them.
+pub(crate) fn refused(error: Error) -> End {
     match error.reason {
         Some(Reason::Draining) => End::NotAccepted(DRAINING.to_owned()),
         _ => End::Refused(Box::new(error)),
@@ -91,7 +101,7 @@ fn end_of(worker: &str, status: &tonic::Status) -> End {
 
 impl Stream {
     /// Takes one frame off the wire.
-    fn take(&self, frame: pb::ReplyFrame) -> Result<(), String> {
+    pub(crate) fn take(&self, frame: pb::ReplyFrame) -> Result<(), String> {
         self.health.hear();
         let waker = match frame.body {
             Some(Body::Announce(announce)) => return self.announce(announce),

@@ -19,7 +19,7 @@ use crate::ending::CallError;
 use crate::endpoints::Endpoints;
 use crate::error::{Error, Reason};
 use crate::question::{Question, Questions};
-use crate::transport::{Worker, no_worker};
+use crate::transport::{Reach, Worker, no_worker};
 use crate::tries::{self, Purse, Turn};
 
 /// Replies of another ring make the view be read again at most this often: while a change rolls through the cluster the
@@ -45,7 +45,7 @@ pub(crate) struct Route {
 #[derive(Debug)]
 pub(crate) struct Routing {
     endpoints: Endpoints,
-    connections_per_worker: usize,
+    reach: Reach,
     purse: Purse,
     /// What is asked again and again.
     pub(crate) questions: Questions,
@@ -77,10 +77,10 @@ pub(crate) struct View {
 }
 
 impl Routing {
-    pub(crate) fn new(endpoints: Endpoints, connections_per_worker: usize, purse: Purse) -> Self {
+    pub(crate) fn new(endpoints: Endpoints, reach: Reach, purse: Purse) -> Self {
         Self {
             endpoints,
-            connections_per_worker,
+            reach,
             purse,
             questions: Questions::default(),
             view: RwLock::default(),
@@ -247,7 +247,7 @@ impl Routing {
         for member in &reply.members {
             let worker = match existing(&member.id, &member.address) {
                 Some(worker) => worker,
-                None => match Worker::new(&member.address, self.connections_per_worker) {
+                None => match Worker::new(&member.address, self.reach) {
                     Ok(worker) => Arc::new(worker),
                     Err(error) => {
                         tracing::debug!(member = member.id, %error, "a member cannot be reached by its address");

@@ -1,14 +1,15 @@
 //! One connection to a worker and the lookup stream on it: many messages under way, answered in any order.
 //!
-//! Knows the way of a message from its caller to the stream and back. It must not know rings, paths or rows: it hands
-//! answers out as they came, with their handles resolved. `outbound` makes the frames, `replies` reads those that come,
-//! and `pending` knows who waits.
+//! Knows the way of a message from its caller to the stream and back, and that the stream may move to a connection of
+//! frames. It must not know rings, paths or rows: it hands answers out as they came, with their handles resolved.
+//! `outbound` makes the frames, `replies` and `lane` read those that come, and `pending` knows who waits.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
+use alcedo_proto::framing;
 use alcedo_proto::v1 as pb;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -20,11 +21,13 @@ use crate::ending::{CallError, End};
 use crate::error::{Error, Kind, Reason};
 use crate::handles::Handles;
 use crate::health::Health;
+use crate::lane::Lane;
 use crate::lookup::Message;
 use crate::outbound::Outbound;
 use crate::parts::{Broken, MAX_ANSWER_BYTES, Parts};
 use crate::pending::{MAX_PENDING, Pending, Reply};
 use crate::replies;
+use crate::wire::Place;
 
 /// Version of the wire contract from which on a worker knows prepared lookups.
 const PREPARED_SINCE: u32 = 2;
@@ -41,6 +44,13 @@ pub(crate) struct Link {
     stream: Arc<Stream>,
     reader: tokio::task::AbortHandle,
     protocol: AtomicU32,
+    is_retired: AtomicBool,
+    /// Where a connection of frames can be opened, if anywhere.
+    place: Option<Place>,
+    /// The connection of frames. Lookups use it from the moment that it is there, and the link ends with it.
+    lane: OnceLock<Lane>,
+    /// Somebody opens it, or has done so.
+    is_lane_claimed: AtomicBool,
 }
 
 /// What callers and the task that reads the stream share.
@@ -55,6 +65,17 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// A stream on which nothing is under way.
+    pub(crate) fn new(outbound: Outbound, health: Arc<Health>) -> Self {
+        Self {
+            outbound: Arc::new(outbound),
+            health,
+            usable: AtomicBool::new(true),
+            pending: Mutex::default(),
+            handles: RwLock::default(),
+        }
+    }
+
     pub(crate) fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -70,27 +91,56 @@ impl Stream {
 
 impl Link {
     /// Opens the lookup stream on a connection. Replies are read by a task that ends with the stream or with this link.
-    pub(crate) fn open(worker: Arc<str>, channel: Channel, health: Arc<Health>) -> Self {
-        let stream = Arc::new(Stream {
-            outbound: Arc::default(),
-            health,
-            usable: AtomicBool::new(true),
-            pending: Mutex::default(),
-            handles: RwLock::default(),
-        });
+    /// `place` is where the same worker takes connections of frames, if anywhere.
+    pub(crate) fn open(worker: Arc<str>, channel: Channel, place: Option<Place>, health: Arc<Health>) -> Self {
+        let stream = Arc::new(Stream::new(Outbound::default(), health));
         let reading = replies::read(Arc::clone(&worker), channel.clone(), Arc::clone(&stream));
         let reader = tokio::spawn(reading).abort_handle();
-        Self { worker, channel, stream, reader, protocol: AtomicU32::new(UNKNOWN) }
+        Self {
+            worker,
+            channel,
+            stream,
+            reader,
+            protocol: AtomicU32::new(UNKNOWN),
+            is_retired: AtomicBool::new(false),
+            place,
+            lane: OnceLock::new(),
+            is_lane_claimed: AtomicBool::new(false),
+        }
     }
 
-    /// Whether new calls may use it: the stream is open and not retired.
+    /// Whether new calls may use it: the stream that they would use is open, and the link not retired.
     pub(crate) fn is_usable(&self) -> bool {
-        self.stream.usable.load(Ordering::Acquire)
+        !self.is_retired.load(Ordering::Acquire) && self.current().usable.load(Ordering::Acquire)
     }
 
     /// Lets calls under way end, and takes no new ones.
     pub(crate) fn retire(&self) {
-        self.stream.usable.store(false, Ordering::Release);
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    /// The stream of new lookups.
+    fn current(&self) -> &Stream {
+        self.lane.get().map_or(&self.stream, Lane::stream)
+    }
+
+    /// Whether somebody has to open a connection of frames now, and where; only one is told so. `may` is asked when
+    /// everything else speaks for it.
+    pub(crate) fn claim_lane(&self, may: impl FnOnce() -> bool) -> Option<&Place> {
+        let claimed = &self.is_lane_claimed;
+        let place = self.place.as_ref().filter(|_| self.lane.get().is_none() && !claimed.load(Ordering::Relaxed))?;
+        let speaks = self.protocol.load(Ordering::Relaxed) >= framing::SINCE_PROTOCOL + KNOWN;
+        let is_wanted = speaks && !self.is_retired.load(Ordering::Relaxed) && may();
+        (is_wanted && !claimed.swap(true, Ordering::Relaxed)).then_some(place)
+    }
+
+    /// Takes the connection of frames over; without one, another may be opened later.
+    pub(crate) fn set_lane(&self, lane: Option<Lane>) {
+        match lane {
+            // There is one only for who has claimed it.
+            Some(lane) => drop(self.lane.set(lane)),
+            None => self.is_lane_claimed.store(false, Ordering::Relaxed),
+        }
     }
 
     /// The connection, for unary and server-streaming calls.
@@ -123,12 +173,13 @@ impl Link {
         deadline: Deadline,
         now: Instant,
     ) -> Result<Received, CallError> {
-        let (_place, now) = match self.stream.outbound.places.try_acquire() {
+        let stream = self.current();
+        let (_place, now) = match stream.outbound.places.try_acquire() {
             Ok(place) => (place, now),
-            Err(_) => (Box::pin(self.place(deadline)).await?, Instant::now()),
+            Err(_) => (Box::pin(self.place(stream, deadline)).await?, Instant::now()),
         };
-        let call = Call::register(self)?;
-        let (outbound, timeout_us) = (&self.stream.outbound, deadline.timeout_us_at(now));
+        let call = Call::register(stream, &self.worker)?;
+        let (outbound, timeout_us) = (&stream.outbound, deadline.timeout_us_at(now));
         match message.handle.filter(|_| self.knows_prepared()) {
             Some(handle) => {
                 outbound.send_prepared(call.id, message.question, handle, message.keys.clone(), timeout_us);
@@ -139,23 +190,23 @@ impl Link {
             }
         }
         let (id, reply) = (call.id, call.await);
-        self.received(id, reply)
+        self.received(stream, id, reply)
     }
 
-    async fn place(&self, deadline: Deadline) -> Result<SemaphorePermit<'_>, CallError> {
-        let waiting = timeout_at(deadline.at(), self.stream.outbound.places.acquire()).await;
+    async fn place<'s>(&self, stream: &'s Stream, deadline: Deadline) -> Result<SemaphorePermit<'s>, CallError> {
+        let waiting = timeout_at(deadline.at(), stream.outbound.places.acquire()).await;
         let full = format_args!("{MAX_PENDING} lookups were under way to {}", self.worker);
         let place = waiting.map_err(|_| CallError::Silent(deadline.passed(full)))?;
         place.map_err(|_| CallError::NotAccepted("the connection was closed".to_owned()))
     }
 
-    fn received(&self, id: u64, reply: Reply) -> Result<Received, CallError> {
+    fn received(&self, stream: &Stream, id: u64, reply: Reply) -> Result<Received, CallError> {
         match reply {
-            Reply::Answer(answer, parts) => self.whole(answer, parts),
+            Reply::Answer(answer, parts) => self.whole(stream, answer, parts),
             Reply::Share(share) => Ok(Received::Share { worker: Arc::clone(&self.worker), share }),
             Reply::Broken(broken) => {
                 // The rest of it is of no use: the worker need not send it.
-                self.stream.outbound.withdraw(id);
+                stream.outbound.withdraw(id);
                 Err(self.broken(broken))
             }
             Reply::Failure(failure) => Err(CallError::answered(Error::from_failure(failure))),
@@ -169,7 +220,7 @@ impl Link {
         }
     }
 
-    fn whole(&self, answer: pb::Answer, parts: Option<Box<Parts>>) -> Result<Received, CallError> {
+    fn whole(&self, stream: &Stream, answer: pb::Answer, parts: Option<Box<Parts>>) -> Result<Received, CallError> {
         let answer = match parts {
             // Most come in one piece.
             None if answer.parts == 0 => answer,
@@ -178,7 +229,7 @@ impl Link {
                 whole.map_err(|broken| self.broken(broken))?
             }
         };
-        let named = self.stream.handles().resolve(&answer.files);
+        let named = stream.handles().resolve(&answer.files);
         let named = named
             .map_err(|what| Error::internal(format!("{} sent an answer that cannot be read: {what}", self.worker)))?;
         Ok(Received::Whole { worker: Arc::clone(&self.worker), answer, named })
@@ -218,9 +269,9 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn register(link: &'a Link) -> Result<Self, CallError> {
-        let id = link.stream.pending().add().map_err(|end: End| end.before(&link.worker))?;
-        Ok(Self { id, stream: &link.stream, is_over: false })
+    fn register(stream: &'a Stream, worker: &str) -> Result<Self, CallError> {
+        let id = stream.pending().add().map_err(|end: End| end.before(worker))?;
+        Ok(Self { id, stream, is_over: false })
     }
 }
 

@@ -22,22 +22,24 @@ use crate::ending::CallError;
 use crate::error::{Error, Kind, cause};
 use crate::handles::Handles;
 use crate::health::Health;
+use crate::lane;
 use crate::local::Local;
 use crate::lookup::Message;
 use crate::replies::MAX_REPLY_BYTES;
 use crate::stream::Link;
 use crate::tries::Turn;
+use crate::wire::Place;
 
 /// How long a TCP connection may take: more than three round trips around the world.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// HTTP/2 flow-control window of one stream: what may be under way before the reader has taken it.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// HTTP/2 flow-control window of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// A connection is probed after so long without a frame, and given up when the probe is not answered in time: a
 /// worker's host may vanish without a word, and a lookup stream is idle for long.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Who was refused a connection a moment ago is not asked again at once, however many calls want it: an outage costs a
 /// hundred attempts a second per worker and client, and calls that nobody accepts end at once.
 const REFUSAL_BELIEVED: Duration = Duration::from_millis(10);
@@ -46,6 +48,9 @@ const REFUSAL_BELIEVED: Duration = Duration::from_millis(10);
 pub(crate) const UNIX: &str = "unix:";
 /// Longest path of one: what the kernel has room for (unix(7)), less the final 0.
 pub(crate) const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// After a connection of frames could not be opened, lookups stay with gRPC for so long: what refuses it stands between
+/// the two, and seldom changes.
+const FRAMES_PAUSE: Duration = Duration::from_secs(60);
 /// How long a worker may take to say what it speaks.
 const ASKING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -69,13 +74,29 @@ fn open(connection: &Connection) -> Option<Arc<Link>> {
     link.is_usable().then(|| Arc::clone(link))
 }
 
+/// What a client wants of all its connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// So many to each worker.
+    pub(crate) connections: usize,
+    /// Lookups may travel in frames.
+    pub(crate) frames: bool,
+}
+
 /// How a worker is reached.
 #[derive(Debug)]
 enum Way {
     /// By its address; over the Unix socket that it told of, if it did and the socket is there.
-    Tcp(Mutex<Option<Box<Endpoint>>>),
+    Tcp(Mutex<Option<Near>>),
     Unix,
     Inside(Local),
+}
+
+/// The Unix socket of a worker.
+#[derive(Debug, Clone)]
+struct Near {
+    endpoint: Box<Endpoint>,
+    path: Arc<str>,
 }
 
 /// One worker and its connections. Nothing is opened before the first call.
@@ -87,6 +108,10 @@ pub(crate) struct Worker {
     connections: Box<[Connection]>,
     turn: AtomicUsize,
     health: Arc<Health>,
+    /// Lookups may travel in frames.
+    frames: bool,
+    /// Until when they do not, because a connection of frames could not be opened.
+    no_frames_until: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Worker {
@@ -94,30 +119,33 @@ impl Worker {
     ///
     /// # Errors
     /// The address makes no URI.
-    pub(crate) fn new(address: &str, connections: usize) -> Result<Self, Error> {
+    pub(crate) fn new(address: &str, reach: Reach) -> Result<Self, Error> {
         let (uri, way) = match address.starts_with(UNIX) {
             true => (address.to_owned(), Way::Unix),
             false => (format!("http://{address}"), Way::Tcp(Mutex::default())),
         };
         let endpoint = Endpoint::from_shared(uri)
             .map_err(|error| Error::invalid(format!("the address `{address}` cannot be used: {error}")))?;
-        Ok(Self::by(way, address, endpoint, connections))
+        Ok(Self::by(way, address, endpoint, reach))
     }
 
     /// A worker in this process.
     pub(crate) fn inside(local: Local) -> Self {
         let name = Arc::clone(local.name());
-        Self::by(Way::Inside(local), &name, Endpoint::from_static("http://in-process"), 1)
+        let reach = Reach { connections: 1, frames: false };
+        Self::by(Way::Inside(local), &name, Endpoint::from_static("http://in-process"), reach)
     }
 
-    fn by(way: Way, address: &str, endpoint: Endpoint, connections: usize) -> Self {
+    fn by(way: Way, address: &str, endpoint: Endpoint, reach: Reach) -> Self {
         Self {
             address: address.into(),
             endpoint: with_settings(endpoint),
             way,
-            connections: (0..connections).map(|_| Mutex::default()).collect(),
+            connections: (0..reach.connections).map(|_| Mutex::default()).collect(),
             turn: AtomicUsize::new(0),
             health: Arc::default(),
+            frames: reach.frames,
+            no_frames_until: Arc::default(),
         }
     }
 
@@ -143,7 +171,7 @@ impl Worker {
             && let Ok(endpoint) = Endpoint::from_shared(format!("{UNIX}{path}"))
         {
             tracing::debug!(worker = %self.address, path, "it is on this machine; its Unix socket is used from now on");
-            *known = Some(Box::new(with_settings(endpoint)));
+            *known = Some(Near { endpoint: Box::new(with_settings(endpoint)), path: path.into() });
             link.retire();
         }
     }
@@ -195,25 +223,28 @@ impl Worker {
 
     fn connect(&self) -> Attempt {
         let (address, endpoint, health) = (Arc::clone(&self.address), self.endpoint.clone(), Arc::clone(&self.health));
-        let (near, inside) = match &self.way {
-            Way::Tcp(near) => (near.lock().unwrap_or_else(PoisonError::into_inner).as_deref().cloned(), None),
-            Way::Unix => (None, None),
-            Way::Inside(local) => (None, Some(local.clone())),
+        let (near, inside, place) = match &self.way {
+            Way::Tcp(near) => {
+                let near = near.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                (near, None, Some(Place::Tcp(Arc::clone(&address))))
+            }
+            Way::Unix => (None, None, address.strip_prefix(UNIX).map(|path| Place::Unix(path.into()))),
+            Way::Inside(local) => (None, Some(local.clone()), None),
         };
         let attempt = async move {
             let connected = match (near, inside) {
-                (_, Some(local)) => local.channel(&endpoint).await,
-                (Some(near), _) => match near.connect().await {
-                    Ok(channel) => Ok(channel),
+                (_, Some(local)) => local.channel(&endpoint).await.map(|channel| (channel, place)),
+                (Some(near), _) => match near.endpoint.connect().await {
+                    Ok(channel) => Ok((channel, Some(Place::Unix(near.path)))),
                     // Its file may not be where this process looks, or may be gone.
-                    Err(_) => endpoint.connect().await,
+                    Err(_) => endpoint.connect().await.map(|channel| (channel, place)),
                 },
-                (None, None) => endpoint.connect().await,
+                (None, None) => endpoint.connect().await.map(|channel| (channel, place)),
             };
             match connected {
-                Ok(channel) => {
+                Ok((channel, place)) => {
                     tracing::debug!(worker = %address, "connected");
-                    Ok(Arc::new(Link::open(address, channel, health)))
+                    Ok(Arc::new(Link::open(address, channel, place, health)))
                 }
                 Err(error) => Err(Refusal { why: cause(&error).into(), at: Instant::now() }),
             }
@@ -236,8 +267,12 @@ impl Worker {
         if message.unary {
             return Box::pin(self.lookup_unary(&link, message, deadline)).await;
         }
-        if message.handle.is_some() && link.claim_asking() {
-            self.ask_protocol(&link);
+        if message.handle.is_some() {
+            if link.claim_asking() {
+                self.ask_protocol(&link);
+            } else if self.frames {
+                self.open_lane(&link);
+            }
         }
         link.call(message, deadline, now).await
     }
@@ -278,6 +313,24 @@ impl Worker {
                     tracing::debug!(worker = %worker.address, "it does not say what it speaks; lookups travel in full")
                 }
             }
+        });
+    }
+
+    /// Opens a connection of frames in the background, if the worker speaks them and there is none; lookups change over
+    /// when it is there.
+    fn open_lane(&self, link: &Arc<Link>) {
+        let pause = &self.no_frames_until;
+        let may = || pause.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| until <= Instant::now());
+        let Some(place) = link.claim_lane(may) else { return };
+        let (place, worker, health) = (place.clone(), Arc::clone(&self.address), Arc::clone(&self.health));
+        let (link, pause) = (Arc::clone(link), Arc::clone(pause));
+        tokio::spawn(async move {
+            let lane = lane::open(&place, Arc::clone(&worker), health).await;
+            if let Err(error) = &lane {
+                tracing::debug!(%worker, %error, "there is no connection of frames; lookups stay with gRPC for a while");
+                *pause.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + FRAMES_PAUSE);
+            }
+            link.set_lane(lane.ok());
         });
     }
 
@@ -485,7 +538,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_believed_for_a_moment_by_all() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let worker = Worker::new(&free.to_string(), 1).unwrap();
+        let worker = Worker::new(&free.to_string(), Reach { connections: 1, frames: true }).unwrap();
         let planted = Refusal { why: "planted".into(), at: Instant::now() };
         let attempt = async move { Err(planted) }.boxed().shared();
         assert!(attempt.clone().now_or_never().is_some());

@@ -1,8 +1,10 @@
 //! Alcedo's wire contract, version 1, as generated from `proto/alcedo/v1`.
 //!
-//! Layer 0. The comments in the `.proto` files are the contract; nothing here is written by hand. It knows nothing of
-//! Parquet, stores or the ring: a message is translated where it enters (`alcedo-worker`'s `service`, `alcedo-client`'s
-//! `transport`).
+//! Layer 0. The comments in the `.proto` files are the contract; only [`framing`], the way of a lookup stream without
+//! gRPC, is written by hand. It knows nothing of Parquet, stores or the ring: a message is translated where it enters
+//! (`alcedo-worker`'s `service`, `alcedo-client`'s `transport`).
+
+pub mod framing;
 
 /// Messages, clients and servers of package `alcedo.v1`.
 #[allow(missing_docs, clippy::all, rustdoc::all, unreachable_pub, unused_qualifications)]

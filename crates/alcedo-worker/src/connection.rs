@@ -1,18 +1,22 @@
 //! Layer 3: one accepted connection.
 //!
-//! Knows a socket, its place among the allowed connections, and for how long a peer may say nothing, ask nothing or
-//! read nothing. Of HTTP/2 it knows the frame header only (RFC 9113, section 4.1), because keep-alive pings are no use
-//! of a connection; it must not know calls. A socket gives its place back when it closes, however that happens.
+//! Knows a socket, its place among the allowed connections, what its peer speaks, and for how long a peer may say
+//! nothing, ask nothing or read nothing. Of HTTP/2 it knows the frame header only (RFC 9113, section 4.1), because
+//! keep-alive pings are no use of a connection; it must not know calls. A socket gives its place back when it closes,
+//! however that happens.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use alcedo_proto::framing;
+use bytes::BytesMut;
 use futures::task::AtomicWaker;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -22,7 +26,7 @@ use crate::config::ConnectionsConfig;
 use crate::frames::Frames;
 use crate::metrics::Metrics;
 
-/// A peer has so long to send the HTTP/2 preface.
+/// A peer has so long to send the HTTP/2 preface, or what stands for it.
 pub(crate) const PREFACE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For how long a connection may live and be of no use.
@@ -70,6 +74,23 @@ enum Socket {
     Inside(DuplexStream),
 }
 
+/// What a peer speaks, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// HTTP/2, or something that nobody here knows.
+    Http2,
+    /// The frames of one lookup stream ([`framing`]).
+    Frames,
+}
+
+/// What passes by, as far as it says whether the connection is of use.
+#[derive(Debug)]
+enum Traffic {
+    Http2(Frames),
+    /// Whoever serves it says when it is used.
+    Framed,
+}
+
 /// What a call may know and want of the connection that it came on.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
@@ -104,7 +125,9 @@ pub(crate) struct Connection {
     socket: Socket,
     line: Line,
     patience: Patience,
-    frames: Frames,
+    traffic: Traffic,
+    /// First bytes that were looked at, and are still to be read.
+    first: Vec<u8>,
     /// Runs until the preface has come, then from one use to the next, and at last to the end of the grace.
     waiting: Pin<Box<Sleep>>,
     used: Instant,
@@ -139,7 +162,8 @@ impl Connection {
             socket,
             line,
             patience,
-            frames: Frames::default(),
+            traffic: Traffic::Http2(Frames::default()),
+            first: Vec::new(),
             waiting: Box::pin(sleep(PREFACE_TIMEOUT)),
             used: now,
             broken_off: ends + patience.grace,
@@ -149,15 +173,69 @@ impl Connection {
         })
     }
 
+    /// What a call may know of it.
+    pub(crate) fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// Waits until it is clear what the peer speaks. Bytes of HTTP/2 are still there for whoever reads next.
+    ///
+    /// # Errors
+    /// The peer said too little in its time, or left.
+    pub(crate) async fn spoken(&mut self) -> io::Result<Spoken> {
+        poll_fn(|cx| self.poll_spoken(cx)).await
+    }
+
+    fn poll_spoken(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Spoken>> {
+        loop {
+            let Some(rest) = framing::MAGIC.strip_prefix(self.first.as_slice()) else {
+                return Poll::Ready(Ok(Spoken::Http2));
+            };
+            if rest.is_empty() {
+                self.first = Vec::new();
+                self.traffic = Traffic::Framed;
+                self.note_use();
+                return Poll::Ready(Ok(Spoken::Frames));
+            }
+            if self.poll_over(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            let mut come = [0; framing::MAGIC.len()];
+            let mut buffer = ReadBuf::new(&mut come[..rest.len()]);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.first.extend_from_slice(buffer.filled());
+        }
+    }
+
+    /// Reads what is there of a connection that speaks frames; 0 bytes at its end.
+    pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>, bytes: &mut BytesMut) -> Poll<io::Result<usize>> {
+        pin!(self.socket.read_buf(bytes)).poll(cx)
+    }
+
+    /// It was of use, now.
+    pub(crate) fn note_use(&mut self) {
+        self.used = Instant::now();
+    }
+
+    fn has_begun(&self) -> bool {
+        match &self.traffic {
+            Traffic::Http2(frames) => frames.has_begun(),
+            Traffic::Framed => true,
+        }
+    }
+
     /// Ready once the connection is of no use any more.
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.line.cut.reader.register(cx.waker());
         if self.line.cut.is_cut.load(Ordering::Acquire) {
             return Poll::Ready(());
         }
         while self.waiting.as_mut().poll(cx).is_ready() {
             let until = (self.used + self.patience.idle).min(self.broken_off);
-            if !self.frames.has_begun() || until <= Instant::now() {
+            if !self.has_begun() || until <= Instant::now() {
                 return Poll::Ready(());
             }
             self.waiting.set(sleep_until(until));
@@ -196,6 +274,16 @@ impl Connected for Connection {
     }
 }
 
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Inside(pipe) => Pin::new(pipe).poll_read(cx, buffer),
+        }
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
@@ -203,13 +291,18 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let had = buffer.filled().len();
-        let read = match &mut connection.socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Socket::Inside(pipe) => Pin::new(pipe).poll_read(cx, buffer),
+        let read = if connection.first.is_empty() {
+            Pin::new(&mut connection.socket).poll_read(cx, buffer)
+        } else {
+            let again = connection.first.len().min(buffer.remaining());
+            buffer.put_slice(&connection.first[..again]);
+            connection.first.drain(..again);
+            Poll::Ready(Ok(()))
         };
-        if connection.frames.is_used_by(buffer.filled().get(had..).unwrap_or_default()) {
-            connection.used = Instant::now();
+        if let Traffic::Http2(frames) = &mut connection.traffic
+            && frames.is_used_by(buffer.filled().get(had..).unwrap_or_default())
+        {
+            connection.note_use();
         }
         read
     }
@@ -269,7 +362,7 @@ impl AsyncWrite for Connection {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::io::AsyncWriteExt as _;
 
     const PATIENCE: Patience = Patience {
         idle: Duration::from_secs(300),
@@ -347,6 +440,46 @@ mod tests {
         let failed = connection.write_all(&vec![0; 64 << 20]).await.unwrap_err();
         assert_eq!((failed.kind(), began.elapsed()), (io::ErrorKind::TimedOut, PATIENCE.stalled));
         assert_eq!(connection.metrics.connections_stalled_total.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_bytes_say_what_is_spoken_and_none_of_another_speech_is_lost() {
+        for cut in 1..framing::MAGIC.len() {
+            let (mut connection, mut peer) = pair();
+            let (first, last) = framing::MAGIC.split_at(cut);
+            let said = async {
+                peer.write_all(first).await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+                peer.write_all(last).await.unwrap();
+            };
+            let (spoken, ()) = tokio::join!(connection.spoken(), said);
+            assert_eq!(spoken.unwrap(), Spoken::Frames);
+        }
+        let almost = b"ALCEDO!1 and more";
+        for other in [PREFACE, almost, b"GET / HTTP/1.1"] {
+            let (mut connection, mut peer) = pair();
+            peer.write_all(other).await.unwrap();
+            assert_eq!(connection.spoken().await.unwrap(), Spoken::Http2);
+            drop(peer);
+            let mut all = Vec::new();
+            connection.read_to_end(&mut all).await.unwrap();
+            assert_eq!(all, other);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_half_of_it_is_given_up_like_one_who_says_nothing() {
+        for said in [&b""[..], &framing::MAGIC[..7]] {
+            let (mut connection, mut peer) = pair();
+            peer.write_all(said).await.unwrap();
+            let began = Instant::now();
+            let failed = connection.spoken().await.unwrap_err();
+            assert_eq!((failed.kind(), began.elapsed()), (io::ErrorKind::TimedOut, PREFACE_TIMEOUT));
+            let (mut connection, mut peer) = pair();
+            peer.write_all(said).await.unwrap();
+            drop(peer);
+            assert_eq!(connection.spoken().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
     }
 
     #[tokio::test(start_paused = true)]

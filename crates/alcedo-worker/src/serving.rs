@@ -2,23 +2,24 @@
 //!
 //! Knows runtimes, sockets and the limits of HTTP/2. It must not know what requests mean, nor when a worker starts and
 //! stops. Each serving thread has a runtime of its own, because no request should hop between threads; one thread
-//! accepts and hands sockets to them in turn.
+//! accepts and hands sockets to them in turn. A connection's first bytes say whether it is HTTP/2, with all services
+//! behind it, or one lookup stream in frames.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::OptionFuture;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Barrier, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::connection::{Accepted, Connection, Patience, Peer};
-use crate::service::{Door, HEALTH_NAMES, routes};
+use crate::connection::{Accepted, Connection, Patience, Peer, Spoken};
+use crate::service::{Door, HEALTH_NAMES, routes, serve_frames};
 use crate::worker::StartError;
 
 /// Stack of every thread. Decoding recurses over a schema at most 100 deep, which takes a small part of it.
@@ -162,11 +163,8 @@ pub(crate) async fn serve(shared: Shared, handed: mpsc::Receiver<Accepted>) {
     for name in HEALTH_NAMES {
         shared.health.set_service_status(name, ServingStatus::Serving).await;
     }
-    let door = Arc::clone(&shared.door);
-    let connections = ReceiverStream::new(handed).map(move |accepted| {
-        let settings = door.settings();
-        Connection::new(accepted, Patience::new(&settings.connections, settings.drain.grace), &door.metrics)
-    });
+    let (http2, connections) = mpsc::channel(HANDED_SOCKETS);
+    let told_apart = tell_apart(&shared, handed, http2);
     let mut drain = shared.drain.clone();
     let drained = async move {
         let _ = drain.wait_for(Option::is_some).await;
@@ -181,7 +179,7 @@ pub(crate) async fn serve(shared: Shared, handed: mpsc::Receiver<Accepted>) {
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
-        .serve_with_incoming_shutdown(routes.prepare(), connections, drained);
+        .serve_with_incoming_shutdown(routes.prepare(), ReceiverStream::new(connections), drained);
     let mut drain = shared.drain.clone();
     let broken_off = async {
         let grace = drain.wait_for(Option::is_some).await.ok().and_then(|grace| *grace).unwrap_or_default();
@@ -189,7 +187,7 @@ pub(crate) async fn serve(shared: Shared, handed: mpsc::Receiver<Accepted>) {
         tokio::time::sleep(grace).await;
     };
     let served = async {
-        if let Err(error) = server.await {
+        if let (Err(error), ()) = tokio::join!(server, told_apart) {
             tracing::error!(%error, "serving ended");
         }
         shared.all_served.wait().await;
@@ -197,6 +195,56 @@ pub(crate) async fn serve(shared: Shared, handed: mpsc::Receiver<Accepted>) {
     tokio::select! {
         () = served => {}
         () = broken_off => {}
+    }
+}
+
+/// Hands on the connections that speak HTTP/2 and serves the others, until the worker drains and all of them have
+/// ended. Dropping it breaks them off.
+async fn tell_apart(
+    shared: &Shared,
+    mut handed: mpsc::Receiver<Accepted>,
+    http2: mpsc::Sender<io::Result<Connection>>,
+) {
+    let mut drain = shared.drain.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = handed.recv() => accepted,
+            Some(_) = connections.join_next() => continue,
+            // An error means that the worker's handle is gone, which drains it as well.
+            _ = drain.wait_for(Option::is_some) => None,
+        };
+        let Some(accepted) = accepted else { break };
+        let settings = shared.door.settings();
+        let patience = Patience::new(&settings.connections, settings.drain.grace);
+        match Connection::new(accepted, patience, &shared.door.metrics) {
+            Ok(connection) => {
+                connections.spawn(serve_one(connection, shared.clone(), http2.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "a connection could not be taken over"),
+        }
+    }
+    drop(http2);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_one(mut connection: Connection, shared: Shared, http2: mpsc::Sender<io::Result<Connection>>) {
+    let mut drain = shared.drain.clone();
+    let spoken = tokio::select! {
+        spoken = connection.spoken() => spoken,
+        // It has asked nothing yet.
+        _ = drain.wait_for(Option::is_some) => return,
+    };
+    match spoken {
+        Ok(Spoken::Frames) => {
+            let door = if connection.line().is_own { &shared.built_in } else { &shared.door };
+            serve_frames(connection, Arc::clone(door)).await;
+        }
+        Ok(Spoken::Http2) => {
+            // An error means that serving has ended.
+            let _ = http2.send(Ok(connection)).await;
+        }
+        Err(error) => tracing::debug!(%error, "a peer left before it said what it speaks"),
     }
 }
 

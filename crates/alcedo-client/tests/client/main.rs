@@ -8,6 +8,7 @@ mod acting;
 mod answers;
 mod fallback;
 mod files;
+mod frames;
 mod hedges;
 mod local;
 mod many;

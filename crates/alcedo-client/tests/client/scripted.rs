@@ -43,6 +43,7 @@ pub(crate) struct Server {
     pub(crate) address: String,
     pub(crate) script: Arc<Script>,
     sessions: mpsc::UnboundedReceiver<Session>,
+    lanes: mpsc::UnboundedReceiver<std::net::TcpStream>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -64,8 +65,9 @@ impl Server {
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let (opened, sessions) = mpsc::unbounded_channel();
+        let (framed, lanes) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let service = Service { script: Arc::clone(&script), opened };
+        let service = Service { script: Arc::clone(&script), opened, framed };
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
@@ -75,7 +77,8 @@ impl Server {
                 }
             });
         });
-        Self { address: address.to_string(), script, sessions, stop: Some(stop), thread: Some(thread) }
+        let address = address.to_string();
+        Self { address, script, sessions, lanes, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -85,6 +88,16 @@ impl Server {
     /// The next lookup stream that a client opens.
     pub(crate) async fn session(&mut self) -> Session {
         tokio::time::timeout(PATIENCE, self.sessions.recv()).await.expect("no lookup stream was opened").unwrap()
+    }
+
+    /// The next connection that does not begin as HTTP/2 does; nothing was read from it.
+    pub(crate) async fn lane(&mut self) -> std::net::TcpStream {
+        tokio::time::timeout(PATIENCE, self.lanes.recv()).await.expect("no connection of frames was opened").unwrap()
+    }
+
+    /// Whether such a connection was opened that nobody took.
+    pub(crate) fn has_lane(&mut self) -> bool {
+        self.lanes.try_recv().is_ok()
     }
 
     /// All lookup streams from now on.
@@ -278,6 +291,7 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
 struct Service {
     script: Arc<Script>,
     opened: mpsc::UnboundedSender<Session>,
+    framed: mpsc::UnboundedSender<std::net::TcpStream>,
 }
 
 #[derive(Clone)]
@@ -285,14 +299,26 @@ struct Shared(Arc<Service>);
 
 async fn serve(listener: std::net::TcpListener, service: Service) {
     let shared = Shared(Arc::new(service));
-    let counter = Arc::clone(&shared.0.script);
+    let service = Arc::clone(&shared.0);
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    let sockets = TcpListenerStream::new(listener).map(move |socket| {
-        // tonic sets this only on sockets that it accepts itself.
-        socket.as_ref().unwrap().set_nodelay(true).unwrap();
-        counter.accepted.fetch_add(1, Ordering::SeqCst);
-        socket
+    let sockets = TcpListenerStream::new(listener).then(move |socket| {
+        let service = Arc::clone(&service);
+        async move {
+            let socket = socket.unwrap();
+            // tonic sets this only on sockets that it accepts itself.
+            socket.set_nodelay(true).unwrap();
+            let mut first = [0];
+            let read = socket.peek(&mut first).await;
+            if read.is_ok() && first != *b"P" {
+                // An error means that the test is over.
+                let _ = service.framed.send(socket.into_std().unwrap());
+                return None;
+            }
+            service.script.accepted.fetch_add(1, Ordering::SeqCst);
+            Some(Ok::<_, std::io::Error>(socket))
+        }
     });
+    let sockets = sockets.filter_map(|socket| socket);
     tonic::transport::Server::builder()
         .add_service(LookupServiceServer::new(shared.clone()))
         .add_service(ClusterServiceServer::new(shared.clone()))

@@ -14,8 +14,8 @@ use tonic::{Request, Response, Status};
 use super::{Door, convert};
 use crate::connection::Line;
 
-/// Version of the wire contract.
-const PROTOCOL: u32 = 2;
+/// Version of the wire contract: 2 knows prepared lookups, 3 lookup streams in frames.
+const PROTOCOL: u32 = alcedo_proto::framing::SINCE_PROTOCOL;
 
 /// `alcedo.v1.ClusterService`.
 pub(super) struct ClusterDoor(pub(super) Arc<Door>);

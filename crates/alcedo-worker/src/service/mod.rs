@@ -1,4 +1,4 @@
-//! Layer 3: the gRPC services, the only place with proto types.
+//! Layer 3: the gRPC services and the lookup stream in frames, the only place with proto types.
 //!
 //! Knows messages, statuses and the order of events on a call. It must not know how a lookup works: each call is
 //! checked, given a deadline and a permit, handed to its use case, and its outcome is written down.
@@ -8,6 +8,7 @@ mod cluster;
 mod convert;
 mod failure;
 mod files;
+mod framed;
 mod handles;
 mod local;
 mod lookup;
@@ -48,6 +49,7 @@ use crate::metrics::{Metrics, Outcome};
 use crate::pins::Pins;
 use crate::prepared::Asked;
 use crate::{shortage, turns};
+pub(crate) use framed::serve as serve_frames;
 pub(crate) use local::local;
 use questions::Question;
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admin;
+mod frames;
 mod lifecycle;
 mod limits;
 mod prepared;

@@ -208,7 +208,7 @@ impl Flood {
     }
 
     fn place(&self, id: u64) -> anyhow::Result<usize> {
-        Ok(usize::try_from(id)?.checked_sub(1).context("an answer to no frame")?)
+        usize::try_from(id)?.checked_sub(1).context("an answer to no frame")
     }
 
     fn ended(&self) -> anyhow::Result<Flooded> {

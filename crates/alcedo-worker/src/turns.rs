@@ -7,7 +7,6 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -66,28 +65,21 @@ pub(crate) fn rested() {
     WORKED.set(Duration::ZERO);
 }
 
-/// Does work, and measures it: up to where it first waits for something for those that come next, all of it for what
-/// the thread has to do.
+/// Does work, and measures it: what it waits for between is no work.
 pub(crate) async fn measured<T>(work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    let began = Instant::now();
-    let first = futures::poll!(&mut work);
-    let took = began.elapsed();
-    worked(took);
-    shortage::worked(took);
-    EACH.set((EACH.get() * EARLIER + took) / (EARLIER + 1));
-    match first {
-        Poll::Ready(done) => done,
-        Poll::Pending => {
-            poll_fn(|cx| {
-                let began = Instant::now();
-                let polled = work.as_mut().poll(cx);
-                shortage::worked(began.elapsed());
-                polled
-            })
-            .await
-        }
-    }
+    let (mut work, mut all) = (pin!(work), Duration::ZERO);
+    let done = poll_fn(|cx| {
+        let began = Instant::now();
+        let polled = work.as_mut().poll(cx);
+        let took = began.elapsed();
+        worked(took);
+        shortage::worked(took);
+        all += took;
+        polled
+    })
+    .await;
+    EACH.set((EACH.get() * EARLIER + all) / (EARLIER + 1));
+    done
 }
 
 #[cfg(test)]

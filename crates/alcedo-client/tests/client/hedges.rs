@@ -86,6 +86,8 @@ async fn when_all_answers_become_slow_at_once_few_calls_are_added() {
 }
 
 #[tokio::test]
+// The thread itself is to be held up.
+#[allow(clippy::disallowed_methods)]
 async fn a_client_that_was_held_up_reads_its_answers_before_it_asks_others() {
     let pair = Pair::new();
     let client = ready(&pair, Budget { percent: 100, reserve: 1_000 }).await;

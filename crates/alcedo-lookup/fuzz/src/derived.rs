@@ -193,10 +193,10 @@ fn object_of(data: &[u8], sound: &Object) -> Object {
             }
         }
     }
-    if *how < 4 {
-        if let Some((body, crc)) = head.split_last_chunk_mut::<4>() {
-            *crc = crc32c::crc32c(body).to_le_bytes();
-        }
+    if *how < 4
+        && let Some((body, crc)) = head.split_last_chunk_mut::<4>()
+    {
+        *crc = crc32c::crc32c(body).to_le_bytes();
     }
     Object { parts: vec![part.into()], head: head.into() }
 }

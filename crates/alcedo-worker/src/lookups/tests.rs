@@ -21,7 +21,7 @@ async fn site(dir: Option<&std::path::Path>) -> Site {
 }
 
 async fn build(site: &Site, what: What) {
-    site.running.build("lake/a.parquet", what, false).await.unwrap();
+    site.running.build("lake/a.parquet", what).await.unwrap();
 }
 
 fn ready(key: &str, columns: &[&str]) -> What {
@@ -48,8 +48,8 @@ type Said = (Vec<(String, Vec<u32>, Vec<u64>, Vec<u8>)>, Vec<KeyStatus>);
 
 fn said(answer: Answer) -> Said {
     let file = |file: FileRows| {
-        let FileAnswer { key_index, row_number, body, .. } = file.answer;
-        let alcedo_lookup::answer::Body::Compact(rows) = body else { panic!("no rows") };
+        let alcedo_lookup::answer::FileAnswer { key_index, row_number, body, .. } = file.answer;
+        let Body::Compact(rows) = body else { panic!("no rows") };
         (file.version.key.version().to_owned(), key_index, row_number, rows.to_vec())
     };
     (answer.files.into_iter().map(file).collect(), answer.statuses)
@@ -57,7 +57,7 @@ fn said(answer: Answer) -> Said {
 
 /// The general way.
 async fn answered(site: &Site, asked: &Arc<Asked>, keys: &[Key]) -> Said {
-    let lookup = Lookup { asked: Arc::clone(asked), keys: keys.to_vec() };
+    let lookup = Lookup { asked: Arc::clone(asked), keys: keys.to_vec(), sent_pages_bytes: 0 };
     said(site.door().lookups.answer(&lookup, &Arc::new(Cost::new(false))).await.unwrap())
 }
 
@@ -197,7 +197,7 @@ async fn a_tired_thread_reads_nothing_and_a_question_of_very_many_keys_is_not_re
     crate::turns::rested();
     let (some, which) = lookups.answer_some_at_once(&asked, &many, Instant::now()).unwrap();
     assert!(some.read_keys > 50 && some.read_keys < 500 && which.keys.len() == some.read_keys, "{}", some.read_keys);
-    crate::turns::worked(std::time::Duration::from_secs(1));
+    crate::turns::worked(Duration::from_secs(1));
     assert!(lookups.answer_at_once(&asked, &many[..1], Instant::now()).is_none());
     assert!(at_once(&site, &asked, &many[..1]).is_some());
 }

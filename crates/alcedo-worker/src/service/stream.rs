@@ -180,7 +180,7 @@ impl<F: Frames> Work<F> {
 
     /// Whether there is more to do as soon as others have had their turn.
     fn has_more(&self) -> bool {
-        !self.queued.is_empty() || self.taken >= FRAMES_AT_ONCE
+        !self.queued.is_empty() || self.taken >= FRAMES_AT_ONCE || self.look && !self.under_way.is_empty()
     }
 
     /// Lets the connection write what it was given, and everybody else on this thread have their turn.
@@ -227,7 +227,8 @@ impl<F: Frames> Work<F> {
 
     /// The next thing to do, if there is any: a request that is done, a frame, or a request that waits to be begun.
     fn advance(&mut self, cx: &mut Context<'_>) -> Moved {
-        if std::mem::take(&mut self.look) && !self.under_way.is_empty() {
+        // What goes on after a wait is work like any other: a stream with much of it must not keep the next from reading.
+        if !turns::is_tired() && std::mem::take(&mut self.look) && !self.under_way.is_empty() {
             if let Poll::Ready(Some(done)) = self.under_way.poll_next_unpin(cx) {
                 self.look = true;
                 self.finish(done);

@@ -51,7 +51,11 @@ async fn questions_by_one_key_column_share_an_object_of_all_their_columns() {
 /// Looks keys up, so that the bounds of the key's data pages are known.
 async fn look_up(site: &Site, key: &str) {
     let (asked, keys) = (site.asked(key, &["y"], None), vec![Key::Int(7_919)]);
-    site.door().lookups.answer(&Lookup { asked, keys }, &Arc::new(Cost::new(false))).await.unwrap();
+    site.door()
+        .lookups
+        .answer(&Lookup { asked, keys, sent_pages_bytes: 0 }, &Arc::new(Cost::new(false)))
+        .await
+        .unwrap();
     site.door().lookups.heat().forget(|_| true);
 }
 

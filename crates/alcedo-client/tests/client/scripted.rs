@@ -307,14 +307,14 @@ async fn serve(listener: std::net::TcpListener, service: Service) {
             let socket = socket.unwrap();
             // tonic sets this only on sockets that it accepts itself.
             socket.set_nodelay(true).unwrap();
+            service.script.accepted.fetch_add(1, Ordering::SeqCst);
             let mut first = [0];
-            let read = socket.peek(&mut first).await;
-            if read.is_ok() && first != *b"P" {
+            if socket.peek(&mut first).await.is_ok_and(|read| read > 0) && first != *b"P" {
+                service.script.accepted.fetch_sub(1, Ordering::SeqCst);
                 // An error means that the test is over.
                 let _ = service.framed.send(socket.into_std().unwrap());
                 return None;
             }
-            service.script.accepted.fetch_add(1, Ordering::SeqCst);
             Some(Ok::<_, std::io::Error>(socket))
         }
     });

@@ -21,6 +21,7 @@ const HELLO: [u8; 8] = [b'A', b'L', b'C', b'E', b'D', b'O', 0, 1];
 /// Longest wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
 const FILE: &str = "lake/users/a.parquet";
+const IDLE: &str = "[lookup]\nmax_timeout = \"1s\"\n[connections]\nidle_timeout = \"1s\"\n";
 
 /// A connection of frames.
 struct Talk {
@@ -201,16 +202,20 @@ async fn pings_are_answered_and_are_no_lookups() {
 #[tokio::test]
 async fn a_client_whose_requests_wait_hears_that_its_connection_lives() {
     let settings = read("[connections]\nunanswered = 1\n");
-    let served = slow(Duration::from_secs(4), settings).await;
+    // The origin is silent: the first request is tried again until it fails, and the second waits for its turn meanwhile.
+    let served = slow(Duration::from_secs(60), settings).await;
     let mut talk = Talk::open(&served).await;
+    let patient = v1::LookupRequest { timeout_us: 20_000_000, ..ask("lake/a.parquet", &[1]) };
     for id in 1..=2 {
-        talk.send(&frame(id, ask("lake/a.parquet", &[1]))).await;
+        talk.send(&frame(id, patient.clone())).await;
     }
     talk.socket.write_all(&[0; 4]).await.unwrap();
     let mut pong = [9; 4];
     tokio::time::timeout(PATIENCE, talk.socket.read_exact(&mut pong)).await.unwrap().unwrap();
     assert_eq!(pong, [0; 4]);
-    assert_eq!(talk.found(2).await, BTreeMap::from([(1, true), (2, true)]));
+    for id in 1..=2 {
+        assert_eq!(talk.failure().await.0, id);
+    }
 }
 
 #[tokio::test]
@@ -243,7 +248,7 @@ async fn hostile_bytes_end_their_own_connection_with_the_reason() {
 
 #[tokio::test]
 async fn who_stops_in_the_middle_holds_nothing_but_its_place() {
-    let served = serve_with(lake().await, Freshness::default(), read("[connections]\nidle_timeout = \"1s\"\n"));
+    let served = serve_with(lake().await, Freshness::default(), read(IDLE));
     let metrics = served.running.metrics();
     let mut held = Vec::new();
     for bytes in [&[][..], &[1], &[0, 0, 16], &[0, 0, 16, 0], &[9, 0, 0, 0, 1, 2, 3]] {

@@ -62,8 +62,8 @@ struct Queue {
     is_closed: bool,
     /// A ping is to be sent.
     is_pinging: bool,
-    /// Taken by whoever writes just now, and looks here again afterwards. When the stream ends it goes, and with it this
-    /// side of the connection.
+    /// Taken by whoever writes just now, and looks here again afterwards. When the stream ends it goes, and with it
+    /// this side of the connection.
     writing: Option<Writing>,
 }
 

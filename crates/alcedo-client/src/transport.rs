@@ -327,7 +327,7 @@ impl Worker {
         tokio::spawn(async move {
             let lane = lane::open(&place, Arc::clone(&worker), health).await;
             if let Err(error) = &lane {
-                tracing::debug!(%worker, %error, "there is no connection of frames; lookups stay with gRPC for a while");
+                tracing::debug!(%worker, %error, "no connection of frames; lookups stay with gRPC for a while");
                 *pause.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + FRAMES_PAUSE);
             }
             link.set_lane(lane.ok());

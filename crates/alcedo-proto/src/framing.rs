@@ -1,7 +1,7 @@
 //! A lookup stream without gRPC: how its messages stand one after the other on a connection.
 //!
-//! Layer 0. Knows bytes, and that messages are those of `lookup.proto`, whose comment on `LookupStream` is the contract.
-//! It must not know sockets: whoever reads and writes them hands bytes in and out.
+//! Layer 0. Knows bytes, and that messages are those of `lookup.proto`, whose comment on `LookupStream` is the
+//! contract. It must not know sockets: whoever reads and writes them hands bytes in and out.
 
 use prost::Message;
 use prost::bytes::{BufMut as _, BytesMut};

@@ -1,5 +1,5 @@
-//! Lookups in frames: when the client changes over to them, what it makes of each way in which they end, and that it does
-//! without where they cannot be had.
+//! Lookups in frames: when the client changes over to them, what it makes of each way in which they end, and that it
+//! does without where they cannot be had.
 
 use std::time::Duration;
 

@@ -202,7 +202,7 @@ async fn pings_are_answered_and_are_no_lookups() {
 #[tokio::test]
 async fn a_client_whose_requests_wait_hears_that_its_connection_lives() {
     let settings = read("[connections]\nunanswered = 1\n");
-    // The origin is silent: the first request is tried again until it fails, and the second waits for its turn meanwhile.
+    // The origin is silent: the first request is tried again until it fails, and the second waits for its turn.
     let served = slow(Duration::from_secs(60), settings).await;
     let mut talk = Talk::open(&served).await;
     let patient = v1::LookupRequest { timeout_us: 20_000_000, ..ask("lake/a.parquet", &[1]) };

@@ -5,8 +5,8 @@
 //! module measures one thing: [`beside_redis`] (hot rows), [`big_tables`], [`cold`], [`peers`], [`memory`],
 //! [`scaling`], [`overload`], [`builds`], [`footer`], [`hostile`], [`ring`], [`restart`]. Under them, [`floors`] and
 //! [`decoding`] are what nobody can go below; [`table`], [`keys`], [`asker`], [`flood`] and [`side`] what is asked,
-//! [`load`], [`series`] and [`report`] how it is counted. `bin/bench.rs` runs them. Peers run as programs of the system,
-//! never as libraries.
+//! [`load`], [`series`] and [`report`] how it is counted. `bin/bench.rs` runs them. Peers run as programs of the
+//! system, never as libraries.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

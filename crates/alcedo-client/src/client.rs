@@ -263,10 +263,10 @@ impl Builder {
         self
     }
 
-    /// Whether a worker that is short of CPU may send the data pages that hold a lookup's rows in place of the rows, which
-    /// this side then decodes: answers stay the same, and cost bytes and this side's CPU instead of the worker's. If not
-    /// set it may unless an endpoint is on this machine, whose CPU is the worker's own. Without the feature `pages`, and
-    /// for a worker in this process, it never does.
+    /// Whether a worker that is short of CPU may send the data pages that hold a lookup's rows in place of the rows,
+    /// which this side then decodes: answers stay the same, and cost bytes and this side's CPU instead of the worker's.
+    /// If not set it may unless an endpoint is on this machine, whose CPU is the worker's own. Without the feature
+    /// `pages`, and for a worker in this process, it never does.
     pub fn accept_pages(mut self, accept: bool) -> Self {
         self.accept_pages = Some(accept);
         self

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::ending::{DRAINING, End};
+use crate::ending::End;
 use crate::error::Error;
 use crate::health::Health;
 use crate::outbound::Outbound;
@@ -28,6 +28,11 @@ use crate::stream::Stream;
 use crate::transport::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::wire::{Place, ReadHalf, WriteHalf, connect};
 
+/// After a connection of frames could not be opened, or broke while it was young, lookups stay with gRPC for so long:
+/// what stands between the two seldom changes.
+const PAUSE: Duration = Duration::from_secs(60);
+/// A connection that breaks within this time would be opened and broken again and again.
+const YOUNG: Duration = Duration::from_secs(10);
 /// How long a worker may take to say that it speaks frames.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// Least and most room for one read; in between it grows with what has come.
@@ -37,6 +42,20 @@ const MOST_READ_BYTES: usize = 1 << 20;
 const SHARED_BYTES: usize = 16 << 10;
 /// A buffer that has grown beyond this is let go of when it is empty.
 const KEPT_BYTES: usize = 256 << 10;
+
+/// Whether it is no use to open a connection of frames to a worker, for now.
+#[derive(Debug, Default)]
+pub(crate) struct Pause(Mutex<Option<Instant>>);
+
+impl Pause {
+    pub(crate) fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| until <= Instant::now())
+    }
+}
 
 /// An open connection of frames. It lives as long as somebody holds it.
 #[derive(Debug)]
@@ -49,12 +68,12 @@ pub(crate) struct Lane {
 ///
 /// # Errors
 /// There is no connection, or nobody at its other end who speaks frames.
-pub(crate) async fn open(place: &Place, worker: Arc<str>, health: Arc<Health>) -> io::Result<Lane> {
+pub(crate) async fn open(place: &Place, worker: Arc<str>, health: Arc<Health>, pause: &Arc<Pause>) -> io::Result<Lane> {
     let (mut read, write) = timeout(CONNECT_TIMEOUT, connect(place)).await??;
     timeout(HELLO_TIMEOUT, greet(&mut read, &write)).await??;
     tracing::debug!(%worker, ?place, "lookups travel in frames from now on");
     let stream = Arc::new(Stream::new(Outbound::to(write), health));
-    let task = tokio::spawn(run(worker, read, Arc::clone(&stream))).abort_handle();
+    let task = tokio::spawn(run(worker, read, Arc::clone(&stream), Arc::clone(pause))).abort_handle();
     Ok(Lane { stream, task })
 }
 
@@ -86,11 +105,20 @@ impl Drop for Lane {
 
 /// Looks after the connection to its end. It is a future and not a function's body, so that the end of a runtime that
 /// never polled it ends the calls as well.
-fn run(worker: Arc<str>, half: ReadHalf, stream: Arc<Stream>) -> impl Future<Output = ()> + Send + 'static {
+fn run(
+    worker: Arc<str>,
+    half: ReadHalf,
+    stream: Arc<Stream>,
+    pause: Arc<Pause>,
+) -> impl Future<Output = ()> + Send + 'static {
     let mut ending = Ending::new(stream);
     async move {
+        let opened = Instant::now();
         let mut reading = Reading { half, bytes: BytesMut::new(), silence: Silence::new() };
         ending.end = poll_fn(|cx| reading.poll_end(&ending.stream, cx)).await;
+        if matches!(ending.end, End::Broken(_)) && opened.elapsed() < YOUNG {
+            pause.begin();
+        }
         tracing::debug!(%worker, end = ?ending.end, "connection of frames ended");
     }
 }
@@ -140,12 +168,10 @@ impl Reading {
         pin!(self.half.read_buf(&mut self.bytes)).poll(cx)
     }
 
-    /// A worker ends the connection between two frames only when it drains, or when the connection is old.
+    /// A worker that drains, or lets go of an old connection, says so before.
     fn at_end(&self) -> End {
-        match self.bytes.is_empty() {
-            true => End::NotAccepted(DRAINING.to_owned()),
-            false => End::Broken("it ended in the middle of a frame".to_owned()),
-        }
+        let place = if self.bytes.is_empty() { "between two frames" } else { "in the middle of a frame" };
+        End::Broken(format!("it ended {place}"))
     }
 
     /// Takes all frames that are there.
@@ -241,7 +267,8 @@ mod tests {
         let path = dir.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let place = Place::Unix(path.to_str().unwrap().into());
-        let opening = tokio::spawn(async move { open(&place, "w".into(), Arc::default()).await.unwrap() });
+        let pause = Arc::default();
+        let opening = tokio::spawn(async move { open(&place, "w".into(), Arc::default(), &pause).await.unwrap() });
         let (mut other, _) = listener.accept().await.unwrap();
         let mut hello = [0; 8];
         other.read_exact(&mut hello).await.unwrap();

@@ -57,6 +57,7 @@ mod error;
 #[cfg(feature = "fallback")]
 mod fallback;
 #[cfg(any(feature = "pages", feature = "fallback"))]
+mod file_calls;
 mod file_error;
 mod files;
 mod handles;

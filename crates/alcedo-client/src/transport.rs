@@ -11,7 +11,6 @@ use alcedo_proto::v1 as pb;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use pb::cluster_service_client::ClusterServiceClient;
-use pb::file_service_client::FileServiceClient;
 use pb::lookup_service_client::LookupServiceClient;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::Endpoint;
@@ -22,7 +21,7 @@ use crate::ending::CallError;
 use crate::error::{Error, Kind, cause};
 use crate::handles::Handles;
 use crate::health::Health;
-use crate::lane;
+use crate::lane::{self, Pause};
 use crate::local::Local;
 use crate::lookup::Message;
 use crate::replies::MAX_REPLY_BYTES;
@@ -48,9 +47,6 @@ const REFUSAL_BELIEVED: Duration = Duration::from_millis(10);
 pub(crate) const UNIX: &str = "unix:";
 /// Longest path of one: what the kernel has room for (unix(7)), less the final 0.
 pub(crate) const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// After a connection of frames could not be opened, lookups stay with gRPC for so long: what refuses it stands between
-/// the two, and seldom changes.
-const FRAMES_PAUSE: Duration = Duration::from_secs(60);
 /// How long a worker may take to say what it speaks.
 const ASKING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -110,8 +106,8 @@ pub(crate) struct Worker {
     health: Arc<Health>,
     /// Lookups may travel in frames.
     frames: bool,
-    /// Until when they do not, because a connection of frames could not be opened.
-    no_frames_until: Arc<Mutex<Option<Instant>>>,
+    /// While they do not.
+    frames_pause: Arc<Pause>,
 }
 
 impl Worker {
@@ -145,7 +141,7 @@ impl Worker {
             turn: AtomicUsize::new(0),
             health: Arc::default(),
             frames: reach.frames,
-            no_frames_until: Arc::default(),
+            frames_pause: Arc::default(),
         }
     }
 
@@ -195,7 +191,7 @@ impl Worker {
     }
 
     /// An open connection, connecting until `connect_by` if there is none.
-    async fn link(&self, connect_by: Instant) -> Result<Arc<Link>, CallError> {
+    pub(crate) async fn link(&self, connect_by: Instant) -> Result<Arc<Link>, CallError> {
         self.link_of(self.connection(), connect_by).await
     }
 
@@ -319,101 +315,18 @@ impl Worker {
     /// Opens a connection of frames in the background, if the worker speaks them and there is none; lookups change over
     /// when it is there.
     fn open_lane(&self, link: &Arc<Link>) {
-        let pause = &self.no_frames_until;
-        let may = || pause.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|until| until <= Instant::now());
-        let Some(place) = link.claim_lane(may) else { return };
+        let pause = &self.frames_pause;
+        let Some(place) = link.claim_lane(|| pause.is_over()) else { return };
         let (place, worker, health) = (place.clone(), Arc::clone(&self.address), Arc::clone(&self.health));
         let (link, pause) = (Arc::clone(link), Arc::clone(pause));
         tokio::spawn(async move {
-            let lane = lane::open(&place, Arc::clone(&worker), health).await;
+            let lane = lane::open(&place, Arc::clone(&worker), health, &pause).await;
             if let Err(error) = &lane {
                 tracing::debug!(%worker, %error, "no connection of frames; lookups stay with gRPC for a while");
-                *pause.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + FRAMES_PAUSE);
+                pause.begin();
             }
             link.set_lane(lane.ok());
         });
-    }
-
-    pub(crate) async fn stat(
-        &self,
-        path: String,
-        connect_by: Instant,
-        deadline: Deadline,
-    ) -> Result<pb::StatResponse, CallError> {
-        let mut client = self.files(connect_by).await?;
-        let request = pb::StatRequest { path, timeout_us: deadline.timeout_us() };
-        self.bounded(deadline, client.stat(timed(request, deadline))).await
-    }
-
-    /// Starts a listing; its messages are taken with [`Self::next_message`].
-    pub(crate) async fn list(
-        &self,
-        mut request: pb::ListRequest,
-        connect_by: Instant,
-        deadline: Deadline,
-    ) -> Result<tonic::Streaming<pb::ListResponse>, CallError> {
-        let mut client = self.files(connect_by).await?;
-        request.timeout_us = deadline.timeout_us();
-        self.bounded(deadline, client.list(timed(request, deadline))).await
-    }
-
-    /// Starts a read; its messages are taken with [`Self::next_message`].
-    pub(crate) async fn read(
-        &self,
-        mut request: pb::ReadRequest,
-        connect_by: Instant,
-        deadline: Deadline,
-    ) -> Result<tonic::Streaming<pb::ReadResponse>, CallError> {
-        let mut client = self.files(connect_by).await?;
-        request.timeout_us = deadline.timeout_us();
-        self.bounded(deadline, client.read(timed(request, deadline))).await
-    }
-
-    /// Starts a check; its messages are taken with [`Self::next_message`].
-    pub(crate) async fn check(
-        &self,
-        path: String,
-        deadline: Deadline,
-    ) -> Result<tonic::Streaming<pb::CheckResponse>, CallError> {
-        let mut client = self.files(deadline.at()).await?;
-        let request = pb::CheckRequest { path, timeout_us: deadline.timeout_us() };
-        self.bounded(deadline, client.check(timed(request, deadline))).await
-    }
-
-    /// Drops what the worker holds below a path.
-    pub(crate) async fn free(&self, path: String, deadline: Deadline) -> Result<pb::FreeResponse, CallError> {
-        let mut client = self.files(deadline.at()).await?;
-        let request = pb::FreeRequest { path, timeout_us: deadline.timeout_us() };
-        self.bounded(deadline, client.free(timed(request, deadline))).await
-    }
-
-    /// Takes a pin; what came of it is taken with [`Self::next_message`].
-    pub(crate) async fn pin(
-        &self,
-        mut request: pb::PinRequest,
-        deadline: Deadline,
-    ) -> Result<tonic::Streaming<pb::PinResponse>, CallError> {
-        let mut client = self.files(deadline.at()).await?;
-        request.timeout_us = deadline.timeout_us();
-        self.bounded(deadline, client.pin(timed(request, deadline))).await
-    }
-
-    /// Ends a pin.
-    pub(crate) async fn unpin(&self, path: String, deadline: Deadline) -> Result<pb::UnpinResponse, CallError> {
-        let mut client = self.files(deadline.at()).await?;
-        let request = pb::UnpinRequest { path, timeout_us: deadline.timeout_us() };
-        self.bounded(deadline, client.unpin(timed(request, deadline))).await
-    }
-
-    /// Asks for pins; their messages are taken with [`Self::next_message`].
-    pub(crate) async fn pins(
-        &self,
-        path: String,
-        deadline: Deadline,
-    ) -> Result<tonic::Streaming<pb::PinsResponse>, CallError> {
-        let mut client = self.files(deadline.at()).await?;
-        let request = pb::PinsRequest { path, timeout_us: deadline.timeout_us() };
-        self.bounded(deadline, client.pins(timed(request, deadline))).await
     }
 
     /// The next message of a listing, read, check, pin or list of pins; `None` at its end.
@@ -450,13 +363,8 @@ impl Worker {
         self.bounded(deadline, client.status(timed(pb::StatusRequest {}, deadline))).await
     }
 
-    async fn files(&self, connect_by: Instant) -> Result<FileServiceClient<tonic::transport::Channel>, CallError> {
-        let channel = self.link(connect_by).await?.channel();
-        Ok(FileServiceClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES))
-    }
-
     /// A call's reply, within its deadline even if the worker is silent.
-    async fn bounded<T>(
+    pub(crate) async fn bounded<T>(
         &self,
         deadline: Deadline,
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
@@ -505,7 +413,7 @@ fn with_settings(endpoint: Endpoint) -> Endpoint {
 
 /// A request with its deadline as `grpc-timeout`: the time that this side waits, because tonic's client enforces it
 /// here too and would cut off the worker's own words.
-fn timed<T>(message: T, deadline: Deadline) -> tonic::Request<T> {
+pub(crate) fn timed<T>(message: T, deadline: Deadline) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(deadline.give_up_at().saturating_duration_since(Instant::now()));
     request

@@ -8,8 +8,8 @@
 //!   it away is left alone for as long as it asked; where a connection was lost and nobody is next, the same worker is
 //!   asked on a new one.
 //! * Silent: after the time in which 95 of 100 answers come, the next worker is asked too, within the hedge budget and
-//!   unless it is this side that was held up. The first answer wins and the other call is cancelled. While a worker is found out to be ejected, its calls may do so
-//!   at no cost: that only leads around it.
+//!   unless it is this side that was held up. The first answer wins and the other call is cancelled. While a worker is
+//!   found out to be ejected, its calls may do so at no cost: that only leads around it.
 //! * Past the deadline, or any other answer: never repeated.
 
 use std::future::poll_fn;

@@ -212,8 +212,8 @@ impl DecodedPages {
         matches!(self.cache.peek(key), Some(Entry::Rows(_) | Entry::Keys(_)))
     }
 
-    /// Whether a page is neither kept nor asked for so often that it is to be, so that decoding it would be of use once.
-    /// It counts as asked for.
+    /// Whether a page is neither kept nor asked for so often that it is to be, so that decoding it would be of use
+    /// once. It counts as asked for.
     pub(crate) fn is_seldom(&self, key: &PageKey, bytes: u64) -> bool {
         !self.has(key) && !self.is_due(key, bytes)
     }

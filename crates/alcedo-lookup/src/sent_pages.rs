@@ -1,7 +1,8 @@
 //! What it takes to send an answer's data pages in place of its rows, and what that saves.
 //!
 //! Whoever is short of time sends a page as it is stored rather than decode it for one row; but a page that is decoded
-//! already, or comes back so often that it soon will be, costs less as a row, and so does one that was never compressed.
+//! already, or comes back so often that it soon will be, costs less as a row, and so does one that was never
+//! compressed.
 
 use std::sync::Arc;
 

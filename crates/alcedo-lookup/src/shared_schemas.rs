@@ -1,7 +1,7 @@
 //! Schemas that several file indexes hold: a lake has thousands of files of one schema, which is in memory once.
 //!
-//! Two schemas are the same when their thrift bytes are: the tree is made of nothing else. What is shared is bounded
-//! in bytes for the whole process and counted once, by [`bytes`]; beyond that bound, an index has and weighs a schema of
+//! Two schemas are the same when their thrift bytes are: the tree is made of nothing else. What is shared is bounded in
+//! bytes for the whole process and counted once, by [`bytes`]; beyond that bound, an index has and weighs a schema of
 //! its own. Nothing is kept that no index holds, but for its place in the table until that is needed.
 
 use std::collections::HashMap;

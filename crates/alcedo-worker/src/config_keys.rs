@@ -200,8 +200,8 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
         "lookup.pages_wait",
         Duration,
         "\"2ms\"",
-        "A serving thread is short of CPU while lookups wait so long for their turn; it then sends data pages to clients \
-         that decode them. 0s: always.",
+        "A serving thread is short of CPU while lookups wait so long for their turn; it then sends data pages to \
+         clients that decode them. 0s: always.",
     ),
     key("lookup.pages_bytes", Size, "\"1MiB\"", "Data pages sent in place of one lookup's rows at most; 0: never."),
     key(

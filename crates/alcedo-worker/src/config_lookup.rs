@@ -24,10 +24,11 @@ const MAX_BROKEN_TTL: Duration = Duration::from_secs(3_600);
 const MAX_KEYS: usize = 1_024;
 /// What is read along on suspicion at most: more than a trip is worth anywhere but at the fastest of stores.
 const MAX_SPECULATE_BYTES: u64 = 4 << 20;
-/// Wait of lookups for their turn from which on a thread is short of CPU: that of ten lookups from compressed data pages.
+/// Wait of lookups for their turn from which on a thread is short of CPU: that of ten lookups from compressed data
+/// pages.
 const PAGES_WAIT: Duration = Duration::from_millis(2);
-/// Data pages in place of one lookup's rows: some columns of one row, or two columns of eight, at 64 KiB each; a line of
-/// 10 Gbit/s carries them in a millisecond.
+/// Data pages in place of one lookup's rows: some columns of one row, or two columns of eight, at 64 KiB each; a line
+/// of 10 Gbit/s carries them in a millisecond.
 const PAGES_BYTES: u64 = 1 << 20;
 /// Ceiling of `lookup.pages_bytes`: an answer's usual bound.
 const MAX_PAGES_BYTES: u64 = 64 << 20;

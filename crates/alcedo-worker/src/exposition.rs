@@ -76,13 +76,7 @@ pub const METRICS: &[MetricRow] = &[
         &["reason"],
         "Requests that were turned away, by what there was too much or too little of",
     ),
-    row(
-        "alcedo_lookups_as_pages",
-        Counter,
-        "",
-        &[],
-        "Lookups that were answered with data pages in place of rows, because CPU was short",
-    ),
+    row("alcedo_lookups_as_pages", Counter, "", &[], "Lookups answered with data pages because CPU was short"),
     row(
         "alcedo_panics",
         Counter,

@@ -150,7 +150,7 @@ mod tests {
         let form = alcedo_lookup::answer::Form::CompactRows;
         let asked = lookups.asked(Ask { path, key_column, columns: None, form, row_limit: None }).unwrap();
         let ask = async |first: i64| {
-            let keys = (first..first + 500).map(Key::Int).collect();
+            let keys = (first..first + 500).map(|row| Key::Int(2 * row)).collect();
             let lookup = Lookup { asked: Arc::clone(&asked), keys, sent_pages_bytes: 0 };
             let answer = lookups.answer(&lookup, &Arc::new(Cost::new(false))).await.unwrap();
             assert_eq!(answer.files[0].answer.row_number.len(), 500);

@@ -26,7 +26,7 @@ pub(crate) const BUILD: &[Need] = &[
         what: "a C and C++ compiler, a linker and make",
         probe: &["sh", "-c", "cc --version && c++ --version && make --version"],
         debian: &["build-essential"],
-        why: "rustc links with it; RocksDB is C++; zstd, the TLS library and the allocator are C, the last built by make",
+        why: "rustc links with it; RocksDB is C++, zstd, the TLS library and the allocator are C; make builds the last",
     },
     Need {
         what: "libclang",

@@ -199,17 +199,22 @@ async fn where_no_connection_of_frames_can_be_had_grpc_goes_on_and_it_is_not_tri
 }
 
 #[tokio::test]
-async fn an_end_between_two_frames_costs_nothing_and_one_in_the_middle_a_repetition() {
-    for cut in [&b""[..], b"\x20\0\0\0abc"] {
+async fn an_end_that_is_announced_costs_nothing_and_one_that_is_not_a_repetition() {
+    for (drains, cut) in [(true, &b""[..]), (false, b""), (false, b"\x20\0\0\0abc")] {
         let mut server = speaking(3);
         let prepared = server.client().prepare("lake/a");
         let mut lane = changed_over(&mut server, &prepared).await;
         let asking = get(&prepared, 77);
         lane.lookup().await;
+        if drains {
+            let detail = pb::ErrorDetail { reason: pb::Reason::Draining.into(), ..Default::default() };
+            let failure = pb::Failure { code: 14, message: "it drains".to_owned(), detail: Some(detail) };
+            lane.reply(0, Body::Failure(failure)).await;
+        }
         lane.socket.write_all(cut).await.unwrap();
         drop(lane);
-        // Nobody else is there: the same worker is asked on a new connection, in either case.
-        if cut.is_empty() {
+        // Nobody else is there to be asked.
+        if drains {
             let error = asking.await.unwrap().unwrap_err();
             assert_eq!((error.kind(), error.reason), (Kind::Unavailable, Some(Reason::NoWorker)), "{error}");
             assert!(error.to_string().contains("draining"), "{error}");

@@ -187,7 +187,10 @@ mod tests {
     }
 
     /// Bytes of a list of pins as version 1 wrote them.
-    const GOLDEN: &str = "414c504e010000005800000a270a076c616b652f742f120b73333a2f2f6c616b652f74";
+    const GOLDEN: &str = "\
+        414c504e010000005c0000000a2b0a076c616b652f742f120b73333a2f2f6c616b652f741a0208011a0208021a0208031a07\
+        08041203612e620a2d0a066c616b652f61120b73333a2f2f6c616b652f611a0208051a060805120269641a0208061a060806\
+        12026964892d6ccc";
 
     #[test]
     fn what_version_1_wrote_is_read() {
@@ -221,10 +224,10 @@ mod tests {
         assert_eq!(read(&file).unwrap(), []);
         write(&file, &encode(pins().iter())).unwrap();
         assert_eq!(read(&file).unwrap(), pins());
-        fs::write(&file, "something else").unwrap();
+        fs::write(&file, "something else, and not short").unwrap();
         let damaged = read(&file).unwrap_err().to_string();
         assert!(damaged.contains("pins.damaged") && damaged.contains("no list"), "{damaged}");
-        assert_eq!(fs::read_to_string(home.path().join("pins.damaged")).unwrap(), "something else");
+        assert_eq!(fs::read_to_string(home.path().join("pins.damaged")).unwrap(), "something else, and not short");
         assert_eq!(read(&file).unwrap(), []);
         write(&file, &encode(pins()[..1].iter())).unwrap();
         assert_eq!(read(&file).unwrap(), pins()[..1]);

@@ -240,7 +240,11 @@ impl Serving {
                     violation.iter().for_each(|error| framing::put(&failed(0, error), &mut self.out));
                     self.is_over = true;
                 }
-                Poll::Ready(None) => self.is_over = true,
+                Poll::Ready(None) => {
+                    // A connection that ends without this was broken off: a worker that was killed says nothing.
+                    framing::put(&failed(0, &Error::Draining), &mut self.out);
+                    self.is_over = true;
+                }
                 Poll::Pending => break,
             }
         }

@@ -227,7 +227,7 @@ impl<F: Frames> Work<F> {
 
     /// The next thing to do, if there is any: a request that is done, a frame, or a request that waits to be begun.
     fn advance(&mut self, cx: &mut Context<'_>) -> Moved {
-        // What goes on after a wait is work like any other: a stream with much of it must not keep the next from reading.
+        // What goes on after a wait is work like any other: a stream with much of it must let the next one read.
         if !turns::is_tired() && std::mem::take(&mut self.look) && !self.under_way.is_empty() {
             if let Poll::Ready(Some(done)) = self.under_way.poll_next_unpin(cx) {
                 self.look = true;

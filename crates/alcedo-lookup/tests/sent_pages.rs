@@ -23,7 +23,7 @@ const ROWS: i64 = 20_000;
 const MIB: u64 = 1 << 20;
 
 /// `id` counts up, `text` is long enough that a column has many data pages.
-fn file(codec: Compression) -> Bytes {
+fn file(codec: Compression, is_indexed: bool) -> Bytes {
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
     let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|id| format!("row {id} {}", id % 977))));
     let batch = RecordBatch::try_from_iter([("id", ids), ("text", text)]).unwrap();
@@ -32,6 +32,7 @@ fn file(codec: Compression) -> Bytes {
         .set_dictionary_enabled(false)
         .set_data_page_row_count_limit(1_000)
         .set_write_batch_size(500)
+        .set_offset_index_disabled(!is_indexed)
         .build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
@@ -47,7 +48,11 @@ struct Asking {
 
 impl Asking {
     fn new(codec: Compression, decoded_bytes: u64) -> Self {
-        let (file, limits) = (file(codec), Arc::new(Limits::default()));
+        Self::of(file(codec, true), decoded_bytes)
+    }
+
+    fn of(file: Bytes, decoded_bytes: u64) -> Self {
+        let limits = Arc::new(Limits::default());
         let index = drive_bytes(Open::new(64 << 10, Arc::clone(&limits)), &file).unwrap();
         Self { file, index, limits, decoded: Arc::new(DecodedPages::new(decoded_bytes)) }
     }
@@ -80,12 +85,19 @@ fn are_pages(answer: &FileAnswer) -> bool {
 }
 
 #[test]
-fn pages_hold_the_rows_and_are_sent_where_it_is_known_which_they_are() {
+fn pages_are_sent_once_it_is_known_which_they_are() {
+    let asking = Asking::of(file(Compression::SNAPPY, false), 0);
+    // Where the data pages of the answer's columns are is learned with the first one.
+    for are_sent in [false, true, true] {
+        assert_eq!(are_pages(&asking.ask(&[5], Form::CompactRows, MIB)), are_sent);
+    }
+}
+
+#[test]
+fn pages_hold_the_rows() {
     let asking = Asking::new(Compression::SNAPPY, 0);
     let cache = Arc::new(DecodedPages::new(MIB));
     let kept = KeptPages::new(Arc::clone(&cache), "s3://a", "1");
-    // Nothing is known yet of the answer's columns.
-    assert!(!are_pages(&asking.ask(&[5], Form::CompactRows, MIB)));
     for keys in [&[5][..], &[19_999, 4, 4, 77_777, 1_500], &[-1], &[5], &[5]] {
         let rows = asking.ask(keys, Form::CompactRows, 0);
         let pages = asking.ask(keys, Form::CompactRows, MIB);

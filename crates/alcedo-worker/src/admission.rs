@@ -178,7 +178,9 @@ impl Admission {
 
     /// Why a request that comes now would be turned away for certain, or would wait too long for its turn.
     pub(crate) fn refusal(&self, deadline: Deadline, is_admitted: bool) -> Option<Error> {
-        let what = if !is_admitted && self.waiting.load(Ordering::Relaxed) >= MAX_WAITING {
+        // A thread that is behind with its work would notice a permit, and the end of a wait for one, far too late.
+        let may_wait = || self.waiting.load(Ordering::Relaxed) < MAX_WAITING && !turns::is_tired();
+        let what = if !is_admitted && !may_wait() {
             ALL_TAKEN
         } else if turns::expected_wait() > deadline.timeout / QUEUE_SHARE {
             "what waits already takes more than a quarter of the request's time"

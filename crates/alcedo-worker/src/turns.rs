@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,10 +66,17 @@ pub(crate) fn rested() {
     WORKED.set(Duration::ZERO);
 }
 
-/// Does work, and measures it: what it waits for between is no work.
+/// Does work, and measures it: what it waits for between is no work. Work that goes on after a wait on a thread that is
+/// tired gives way once: whoever polls many of these in a row would otherwise do the work of all of them in one go.
 pub(crate) async fn measured<T>(work: impl Future<Output = T>) -> T {
-    let (mut work, mut all) = (pin!(work), Duration::ZERO);
+    let (mut work, mut all, mut gave_way) = (pin!(work), Duration::ZERO, true);
     let done = poll_fn(|cx| {
+        if !gave_way && is_tired() {
+            gave_way = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        gave_way = false;
         let began = Instant::now();
         let polled = work.as_mut().poll(cx);
         let took = began.elapsed();
@@ -108,6 +116,28 @@ mod tests {
         assert!(expected_wait().is_zero());
         rested();
         assert!(!is_tired());
+    }
+
+    #[tokio::test]
+    async fn work_that_goes_on_gives_way_once_on_a_tired_thread() {
+        let (begun, gone_on) = (Cell::new(0), Cell::new(0));
+        let work = || {
+            measured(async {
+                begun.set(begun.get() + 1);
+                tokio::task::yield_now().await;
+                gone_on.set(gone_on.get() + 1);
+                worked(MAX_WORK);
+            })
+        };
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut all: Vec<_> = (0..3).map(|_| Box::pin(work())).collect();
+        let mut poll_all =
+            || all.iter_mut().map(|work| usize::from(work.as_mut().poll(&mut cx).is_ready())).sum::<usize>();
+        rested();
+        assert_eq!((poll_all(), begun.get()), (0, 3));
+        // The first goes on, and the thread is tired then.
+        assert_eq!((poll_all(), gone_on.get()), (1, 1));
+        rested();
     }
 
     #[tokio::test(start_paused = true)]

@@ -167,7 +167,9 @@ async fn a_crowd_that_finds_damage_reads_the_file_anew_once() {
     let bytes = |path: &str| -> u64 {
         cluster.store().requests().iter().filter(|request| request.key == path).map(|request| request.bytes).sum()
     };
-    assert!(bytes("bad.parquet") <= 2 * bytes("good.parquet"), "more than one reading anew");
+    // The end of a file whose size is known is read in whole blocks.
+    let most = 2 * bytes("good.parquet") + 4_096;
+    assert!(bytes("bad.parquet") <= most, "{} bytes: more than one reading anew", bytes("bad.parquet"));
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@ pub(crate) const DRAINING: &str = "the worker is draining";
 pub(crate) enum CallError {
     /// The worker never accepted the call, for this reason: another one may be asked at no cost.
     NotAccepted(String),
+    /// The connection ended before the call was sent, for this reason: anybody may be asked at no cost, the same worker
+    /// too, because it says nothing about that one.
+    Unsent(String),
     /// The connection broke in the middle, and whether the worker had accepted the call is not known; or the answer
     /// broke in the middle.
     Lost(Error),
@@ -68,7 +71,7 @@ impl End {
     /// For a call that was not sent yet.
     pub(crate) fn before(self, worker: &str) -> CallError {
         match self {
-            Self::Broken(cause) => CallError::NotAccepted(format!("the connection broke: {cause}")),
+            Self::Broken(cause) => CallError::Unsent(format!("the connection broke: {cause}")),
             end => end.for_call(worker),
         }
     }

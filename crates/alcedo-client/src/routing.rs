@@ -212,7 +212,7 @@ impl Routing {
                     worker.health().note_success();
                     return self.adopt(reply, known.as_deref(), worker).await;
                 }
-                Err(CallError::NotAccepted(why)) => {
+                Err(CallError::NotAccepted(why) | CallError::Unsent(why)) => {
                     worker.health().note_failure();
                     refusals.push((Arc::clone(worker.address()), why));
                 }

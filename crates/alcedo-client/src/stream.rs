@@ -197,7 +197,7 @@ impl Link {
         let waiting = timeout_at(deadline.at(), stream.outbound.places.acquire()).await;
         let full = format_args!("{MAX_PENDING} lookups were under way to {}", self.worker);
         let place = waiting.map_err(|_| CallError::Silent(deadline.passed(full)))?;
-        place.map_err(|_| CallError::NotAccepted("the connection was closed".to_owned()))
+        place.map_err(|_| CallError::Unsent("the connection was closed".to_owned()))
     }
 
     fn received(&self, stream: &Stream, id: u64, reply: Reply) -> Result<Received, CallError> {

@@ -382,7 +382,7 @@ impl Worker {
     pub(crate) fn error_of(&self, error: CallError) -> Error {
         match error {
             CallError::Failed(error) | CallError::Lost(error) | CallError::Silent(error) => error,
-            CallError::NotAccepted(why) => {
+            CallError::NotAccepted(why) | CallError::Unsent(why) => {
                 let message = format!("no answer from {}: {why}", self.address);
                 Error::new(Kind::Unavailable, message).with_reason(crate::error::Reason::NoWorker)
             }

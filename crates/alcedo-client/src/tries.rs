@@ -4,6 +4,8 @@
 //! are chosen: they come in the order of preference. This is the one place where a call is repeated.
 //!
 //! * Not accepted (down, draining, ejected): the next worker, at no cost, because nobody has worked for it yet.
+//! * Never sent, because the connection ended under it: the same way; where nobody is next, the same worker is asked on
+//!   a new connection, as its old one may have ended with the runtime of somebody else.
 //! * Lost in the middle, unavailable, or turned away: once more on the next worker, within the retry budget. Who turned
 //!   it away is left alone for as long as it asked; where a connection was lost and nobody is next, the same worker is
 //!   asked on a new one.
@@ -34,6 +36,9 @@ const HEDGE_AFTER_LEAST: Duration = Duration::from_millis(5);
 const HEDGE_AFTER_SHARE: u32 = 4;
 /// Timers tell milliseconds: one that comes later than two of them behind its time says that this side was busy.
 const HELD_UP: Duration = Duration::from_millis(3);
+/// How often a call whose connection ended before it was sent begins anew with the last worker: each time somebody
+/// else's runtime has to end in the same moment, and a worker that ends all its connections is not asked for ever.
+const MOST_UNSENT: u32 = 8;
 /// Workers that one call is given to at once.
 const AT_ONCE: usize = 2;
 
@@ -101,6 +106,8 @@ struct Tries<'a> {
     refusals: Vec<(Arc<str>, String)>,
     failure: Option<Error>,
     retried: bool,
+    /// How often it began anew with the last worker.
+    unsent: u32,
     hedge_at: Option<Instant>,
 }
 
@@ -195,6 +202,7 @@ impl<'a> Tries<'a> {
             refusals: Vec::new(),
             failure: None,
             retried: false,
+            unsent: 0,
             hedge_at,
         }
     }
@@ -263,10 +271,15 @@ impl<'a> Tries<'a> {
                 return Next::Over(Ok(answer));
             }
             Err(CallError::NotAccepted(why)) => {
-                tracing::debug!(worker = %worker.address(), why, "not accepted");
                 worker.health().note_failure();
-                self.refusals.push((Arc::clone(worker.address()), why));
-                return if self.is_idle() { Next::Another } else { Next::Enough };
+                return self.refused(&worker, why);
+            }
+            Err(CallError::Unsent(why)) => {
+                if self.next_one().is_none() && self.unsent < MOST_UNSENT {
+                    self.unsent += 1;
+                    self.again = Some(Arc::clone(&worker));
+                }
+                return self.refused(&worker, why);
             }
             Err(CallError::Silent(error)) => {
                 worker.health().note_silence(heard);
@@ -294,6 +307,13 @@ impl<'a> Tries<'a> {
             },
         }
         if self.may_repeat() { Next::Another } else { Next::Enough }
+    }
+
+    /// Nobody has worked for it.
+    fn refused<T>(&mut self, worker: &Worker, why: String) -> Next<T> {
+        tracing::debug!(worker = %worker.address(), why, "not accepted");
+        self.refusals.push((Arc::clone(worker.address()), why));
+        if self.is_idle() { Next::Another } else { Next::Enough }
     }
 
     /// Whether a call that somebody may have worked for is given to another worker; if so, it is paid for.

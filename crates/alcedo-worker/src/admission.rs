@@ -178,8 +178,8 @@ impl Admission {
 
     /// Why a request that comes now would be turned away for certain, or would wait too long for its turn.
     pub(crate) fn refusal(&self, deadline: Deadline, is_admitted: bool) -> Option<Error> {
-        // A thread that is behind with its work would notice a permit, and the end of a wait for one, far too late.
-        let may_wait = || self.waiting.load(Ordering::Relaxed) < MAX_WAITING && !turns::is_tired();
+        // Where others wait for a turn, a permit and the end of a wait for one would be noticed far too late.
+        let may_wait = || self.waiting.load(Ordering::Relaxed) < MAX_WAITING && !turns::is_busy();
         let what = if !is_admitted && !may_wait() {
             ALL_TAKEN
         } else if turns::expected_wait() > deadline.timeout / QUEUE_SHARE {

@@ -2,7 +2,11 @@
 //!
 //! Knows the time that work took on this thread lately, and how much of it waits. It must not know the work. What
 //! arrives while a thread decodes is neither read nor refused, and a queue that nobody has read is one that nobody can
-//! bound: so whoever works for others stops for a moment every fraction of a millisecond.
+//! bound: so whoever works for others stops for a moment every fraction of a millisecond, and then it is the next one's
+//! turn.
+
+mod line;
+mod look;
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -11,6 +15,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+pub(crate) use line::Turn;
+pub(crate) use look::Look;
 
 use crate::shortage;
 
@@ -61,9 +68,27 @@ pub(crate) fn is_tired() -> bool {
     WORKED.get() >= MAX_WORK
 }
 
+/// Whether work that comes now cannot begin at once.
+pub(crate) fn is_busy() -> bool {
+    is_tired() || line::is_waited_for()
+}
+
 /// The thread has looked.
 pub(crate) fn rested() {
     WORKED.set(Duration::ZERO);
+}
+
+/// The thread has looked, and goes on with what costs next to nothing: it is rested only if nobody waits for a turn.
+pub(crate) fn looked() {
+    if !line::is_waited_for() {
+        rested();
+    }
+}
+
+/// Waits for a turn on this thread.
+pub(crate) async fn turn() {
+    let mut turn = Turn::default();
+    poll_fn(|cx| if turn.is_on(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 /// Does work, and measures it: what it waits for between is no work. Work that goes on after a wait on a thread that is

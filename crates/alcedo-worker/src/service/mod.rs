@@ -107,11 +107,13 @@ struct Arrived {
     deadline: Deadline,
     /// Its permits, if it has them already.
     permit: Option<OwnedSemaphorePermit>,
+    /// It works within the turns of its stream, and has none of its own.
+    is_of_stream: bool,
 }
 
 impl Arrived {
     fn new(metrics: &Arc<Metrics>, deadline: Deadline) -> Self {
-        Self { counted: Counted::new(metrics), deadline, permit: None }
+        Self { counted: Counted::new(metrics), deadline, permit: None, is_of_stream: false }
     }
 }
 
@@ -197,7 +199,7 @@ impl Door {
         keys: Result<Vec<Key>, Error>,
         arrived: Arrived,
     ) -> Result<Answered, Error> {
-        let Arrived { mut counted, deadline, permit } = arrived;
+        let Arrived { mut counted, deadline, permit, is_of_stream } = arrived;
         let (keys, form) = (keys?, question.form);
         let cost = Arc::new(Cost::new(question.is_traced));
         let mut lookup = Lookup { asked: question.asked?, keys, sent_pages_bytes: 0 };
@@ -205,10 +207,13 @@ impl Door {
             Some(permit) => permit,
             None => self.admission.admit(lookup.keys.len(), deadline).await?,
         };
-        if turns::is_tired() {
+        if !is_of_stream {
             let _waits = turns::Waits::new();
+            turns::turn().await;
+        }
+        // Several of a stream may have waited for a permit, and go on in the same turn.
+        while is_of_stream && turns::is_tired() {
             tokio::task::yield_now().await;
-            turns::rested();
         }
         if deadline.at <= tokio::time::Instant::now() {
             return Err(deadline.error(&lookup.asked.ask.path));

@@ -24,7 +24,6 @@ use futures::StreamExt as _;
 use futures::future::{AbortHandle, AbortRegistration, Abortable, BoxFuture};
 use futures::stream::{FuturesUnordered, Stream};
 use tokio::sync::Notify;
-use tokio::task::yield_now;
 use tonic::Status;
 
 use super::handles::Handles;
@@ -85,8 +84,10 @@ pub(super) struct Work<F: Frames> {
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Requests that wait for the thread to have time for them.
     queued: VecDeque<Queued>,
-    /// While others have their turn.
-    pausing: Option<BoxFuture<'static, ()>>,
+    /// While the connection writes and others read.
+    pausing: Option<turns::Look>,
+    /// Its turns at work that takes the thread.
+    turn: turns::Turn,
     /// Whether any of them may have gone on since they were last looked at.
     look: bool,
     pub(super) questions: Questions,
@@ -122,6 +123,7 @@ impl<F: Frames> Work<F> {
             under_way: FuturesUnordered::new(),
             queued: VecDeque::new(),
             pausing: None,
+            turn: turns::Turn::default(),
             look: false,
             questions: Questions::default(),
             handles: Handles::default(),
@@ -160,7 +162,7 @@ impl<F: Frames> Work<F> {
             if self.has_more() {
                 self.tell_watch();
                 if !self.asked.has_taken {
-                    self.pausing = Some(Box::pin(yield_now()));
+                    self.pausing = Some(turns::Look::begin());
                     continue;
                 }
                 // It will ask once more after it has taken what there is, and be woken in any case.
@@ -178,17 +180,17 @@ impl<F: Frames> Work<F> {
         }
     }
 
-    /// Whether there is more to do as soon as others have had their turn.
+    /// Whether there is more to do as soon as others have read and written. What waits for a turn is woken for it.
     fn has_more(&self) -> bool {
-        !self.queued.is_empty() || self.taken >= FRAMES_AT_ONCE || self.look && !self.under_way.is_empty()
+        self.taken >= FRAMES_AT_ONCE
     }
 
     /// Lets the connection write what it was given, and everybody else on this thread have their turn.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(pausing) = &mut self.pausing {
-            ready!(pausing.as_mut().poll(cx));
+            ready!(pausing.poll(cx));
             self.pausing = None;
-            turns::rested();
+            turns::looked();
             self.rest();
         }
         Poll::Ready(())
@@ -214,7 +216,7 @@ impl<F: Frames> Work<F> {
                 Moved::Reply(reply) => self.unread.push(reply),
                 Moved::Something => {}
                 Moved::Nothing if self.has_more() => {
-                    self.pausing = Some(Box::pin(yield_now()));
+                    self.pausing = Some(turns::Look::begin());
                     if self.poll_pause(cx).is_pending() {
                         return;
                     }
@@ -227,8 +229,8 @@ impl<F: Frames> Work<F> {
 
     /// The next thing to do, if there is any: a request that is done, a frame, or a request that waits to be begun.
     fn advance(&mut self, cx: &mut Context<'_>) -> Moved {
-        // What goes on after a wait is work like any other: a stream with much of it must let the next one read.
-        if !turns::is_tired() && std::mem::take(&mut self.look) && !self.under_way.is_empty() {
+        // What goes on after a wait is work like any other.
+        if self.may_work(cx) && std::mem::take(&mut self.look) && !self.under_way.is_empty() {
             if let Poll::Ready(Some(done)) = self.under_way.poll_next_unpin(cx) {
                 self.look = true;
                 self.finish(done);
@@ -247,13 +249,26 @@ impl<F: Frames> Work<F> {
                 Poll::Pending => {}
             }
         }
-        if !turns::is_tired()
+        if self.may_work(cx)
             && let Some(queued) = self.queued.pop_front()
         {
             self.start(queued);
             return Moved::Something;
         }
         Moved::Nothing
+    }
+
+    /// Whether there is work that takes the thread, and it is this stream's turn. Meanwhile it goes on to read.
+    fn may_work(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.queued.is_empty() && (!self.look || self.under_way.is_empty()) {
+            self.turn.end();
+            return false;
+        }
+        let is_on = self.turn.is_on(cx);
+        if !is_on {
+            self.tell_watch();
+        }
+        is_on
     }
 
     /// Requests that wait for something must go on even if the connection does not ask for replies.
@@ -384,6 +399,7 @@ impl<F: Frames> Work<F> {
     ) -> Option<v1::ReplyFrame> {
         let admission = &self.door.admission;
         let mut arrived = Arrived::new(&self.door.metrics, admission.deadline(convert::timeout(timeout_us), None));
+        arrived.is_of_stream = true;
         // What cannot be asked at all needs no permit to be told so.
         let weight = keys.as_ref().ok().filter(|_| question.asked.is_ok()).map(Vec::len);
         if let Some(weight) = weight {

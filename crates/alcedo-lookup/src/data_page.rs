@@ -17,6 +17,7 @@ use crate::codec::Codec;
 use crate::delta::readable;
 use crate::error::Error;
 use crate::flat_page::{FlatPage, with_dictionary, with_flat_page};
+use crate::inflating::Inflating;
 use crate::limits::Limits;
 use crate::page_check::checked;
 use crate::page_header::{PageHeader, PageKind};
@@ -71,7 +72,7 @@ impl StoredPage {
     pub(crate) fn with_flat_page<T>(
         &self,
         max_def: i16,
-        run: impl FnOnce(&FlatPage<'_>) -> T,
+        run: impl FnOnce(&mut FlatPage<'_>) -> T,
     ) -> Result<Option<T>, Error> {
         with_flat_page((&self.bytes, &self.header, self.codec), max_def, run)
     }
@@ -80,7 +81,10 @@ impl StoredPage {
     ///
     /// # Errors
     /// The page is damaged.
-    pub(crate) fn with_dictionary<T>(&self, run: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>, Error> {
+    pub(crate) fn with_dictionary<T>(
+        &self,
+        run: impl FnOnce(&mut Inflating<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
         with_dictionary((&self.bytes, &self.header, self.codec), run)
     }
 

@@ -16,24 +16,30 @@ const AT_ONCE: usize = 64;
 
 /// The rows of the page that hold a key, ascending, each with the key's index; none where the page is not understood,
 /// or where they are more than so many.
-pub(crate) fn find(page: &FlatPage<'_>, column: &KeyColumn, probes: &Probes, most: usize) -> Option<Vec<(u32, u32)>> {
+pub(crate) fn find(
+    page: &mut FlatPage<'_>,
+    column: &KeyColumn,
+    probes: &Probes,
+    most: usize,
+) -> Option<Vec<(u32, u32)>> {
+    let rows = page.rows;
     let values = page.plain_values()?;
     let mut found = Found { rows: Vec::new(), most };
     match column.descr.physical_type() {
         Physical::INT64 => {
-            let values = fixed::<8>(values, page.rows)?;
+            let values = fixed::<8>(values, rows)?;
             let at = |i: usize| column.int64(i64::from_le_bytes(values[i]));
             let bits = |point: i128| (point as i64).to_le_bytes();
             find_ints(values.len(), probes, &at, |range, point| any_is(&values[range], bits(point)), &mut found)?;
         }
         Physical::INT32 => {
-            let values = fixed::<4>(values, page.rows)?;
+            let values = fixed::<4>(values, rows)?;
             let at = |i: usize| column.int32(i32::from_le_bytes(values[i]));
             let bits = |point: i128| (point as i32).to_le_bytes();
             find_ints(values.len(), probes, &at, |range, point| any_is(&values[range], bits(point)), &mut found)?;
         }
         Physical::BYTE_ARRAY if matches!(column.stored_bytes(&[]), Stored::Bytes(_)) => {
-            find_texts(values, page.rows, probes, &mut found)?;
+            find_texts(values, rows, probes, &mut found)?;
         }
         _ => return None,
     }
@@ -42,7 +48,7 @@ pub(crate) fn find(page: &FlatPage<'_>, column: &KeyColumn, probes: &Probes, mos
 
 /// The same of these ascending rows alone.
 pub(crate) fn find_at(
-    page: &FlatPage<'_>,
+    page: &mut FlatPage<'_>,
     rows: &[usize],
     column: &KeyColumn,
     probes: &Probes,

@@ -1,16 +1,18 @@
 //! Values of single rows of a flat column, picked out of one data page without decoding what lies around them.
 //!
-//! The parquet crate's readers decode a page from its start and reserve as they go; one row of a page needs neither.
-//! What is not understood here (other encodings, lists, damage) is answered with none, and the parquet crate's readers
+//! The parquet crate's readers decode a page from its start and reserve as they go; one row of a page needs neither, and
+//! of a page that can be inflated in part only what lies before that row is inflated. What is not understood here (other encodings, lists, damage) is answered with none, and the parquet crate's readers
 //! have their say. Bytes are hostile: every place is looked up, never assumed.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use bytes::Bytes;
 
 use crate::codec::Codec;
 use crate::data_page::verified_body;
 use crate::error::Error;
+use crate::inflating::Inflating;
 use crate::page_header::{PageHeader, PageKind};
 use crate::varint::uvarint32;
 
@@ -19,6 +21,13 @@ const PLAIN: i32 = 0;
 const PLAIN_DICTIONARY: i32 = 2;
 const RLE: i32 = 3;
 const RLE_DICTIONARY: i32 = 8;
+
+/// Bytes of a length in front of levels or of a value.
+const LENGTH_BYTES: usize = 4;
+/// Bytes of what a run of indices starts with, at most: a varint of 32 bits, as it is read.
+const MAX_RUN_HEAD_BYTES: usize = 10;
+/// How much further a page is inflated where a walk over values comes to the end of what is there.
+const WALKED_BYTES: usize = 1 << 10;
 
 /// Buffers that a thread keeps to inflate into: of a data page and of its dictionary page.
 const KEPT_BUFFERS: usize = 2;
@@ -46,25 +55,35 @@ fn with_buffer<T>(bytes: usize, run: impl FnOnce(&mut [u8]) -> T) -> T {
     result
 }
 
-/// An inflated data page of a column outside of lists and structs.
+/// A data page of a column outside of lists and structs, inflated as far as its values are asked for.
 pub(crate) struct FlatPage<'a> {
-    /// Whether each row has a value; none where all have.
-    levels: Option<&'a [u8]>,
-    values: &'a [u8],
+    levels: LevelBytes<'a>,
+    body: Inflating<'a>,
+    /// Where the values start in the body.
+    values: usize,
     encoding: i32,
     /// Rows by the page's header.
     pub(crate) rows: usize,
 }
 
-/// Inflates a data page into a buffer of the thread's and runs something over it; none where its kind is not
-/// understood.
+/// What says whether each row has a value.
+enum LevelBytes<'a> {
+    /// All rows have one.
+    None,
+    Apart(&'a [u8]),
+    /// They are this part of the body, which is inflated.
+    Within(Range<usize>),
+}
+
+/// Opens a data page with a buffer of the thread's to inflate into and runs something over it; none where its kind is
+/// not understood.
 ///
 /// # Errors
 /// The page is damaged.
 pub(crate) fn with_flat_page<T>(
     (bytes, header, codec): (&Bytes, &PageHeader, Codec),
     max_def: i16,
-    run: impl FnOnce(&FlatPage<'_>) -> T,
+    run: impl FnOnce(&mut FlatPage<'_>) -> T,
 ) -> Result<Option<T>, Error> {
     let is_known = matches!(header.encoding, PLAIN | PLAIN_DICTIONARY | RLE_DICTIONARY) && max_def <= 1;
     if !is_known {
@@ -73,13 +92,15 @@ pub(crate) fn with_flat_page<T>(
     let (rows, encoding) = (header.values as usize, header.encoding);
     match header.kind {
         PageKind::DataV1 { def_encoding, .. } if max_def == 0 || def_encoding == RLE => {
-            with_inflated((bytes, header, codec), |body| {
+            with_inflating((bytes, header, codec), |mut body| {
                 if max_def == 0 {
-                    return Some(run(&FlatPage { levels: None, values: body, encoding, rows }));
+                    return Some(run(&mut FlatPage { levels: LevelBytes::None, body, values: 0, encoding, rows }));
                 }
-                let (length, rest) = body.split_first_chunk::<4>()?;
-                let (levels, values) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-                Some(run(&FlatPage { levels: Some(levels), values, encoding, rows }))
+                let length = body.first(LENGTH_BYTES)?.first_chunk::<LENGTH_BYTES>()?;
+                let values = LENGTH_BYTES.checked_add(u32::from_le_bytes(*length) as usize)?;
+                body.first(values)?;
+                let levels = LevelBytes::Within(LENGTH_BYTES..values);
+                Some(run(&mut FlatPage { levels, body, values, encoding, rows }))
             })
         }
         PageKind::DataV2 { def_bytes, rep_bytes: 0, compressed, rows: starting, .. } if starting as usize == rows => {
@@ -87,57 +108,71 @@ pub(crate) fn with_flat_page<T>(
             let split =
                 (body.split_at_checked(def_bytes as usize), header.inflated_bytes.checked_sub(def_bytes as usize));
             let (Some((levels, stored)), Some(length)) = split else { return Ok(None) };
-            let levels = (max_def > 0).then_some(levels);
-            if !compressed || codec == Codec::Uncompressed {
-                let page = FlatPage { levels, values: stored, encoding, rows };
-                return Ok((stored.len() == length).then(|| run(&page)));
-            }
-            with_buffer(length, |buffer| {
-                if length > 0 {
-                    codec.decompress_into(stored, buffer)?;
-                }
-                Ok(Some(run(&FlatPage { levels, values: buffer, encoding, rows })))
+            let levels = if max_def > 0 { LevelBytes::Apart(levels) } else { LevelBytes::None };
+            let codec = if compressed { codec } else { Codec::Uncompressed };
+            with_body((stored, length, codec), |body| {
+                Some(run(&mut FlatPage { levels, body, values: 0, encoding, rows }))
             })
         }
         _ => Ok(None),
     }
 }
 
-/// Inflates a page whose body is compressed as a whole and runs something over it.
-fn with_inflated<T>(
+/// Opens a page whose body is compressed as a whole and runs something over it.
+fn with_inflating<T>(
     (bytes, header, codec): (&Bytes, &PageHeader, Codec),
-    run: impl FnOnce(&[u8]) -> Option<T>,
+    run: impl FnOnce(Inflating<'_>) -> Option<T>,
 ) -> Result<Option<T>, Error> {
-    let body = verified_body(bytes, header)?;
-    if codec == Codec::Uncompressed {
-        return Ok(if body.len() == header.inflated_bytes { run(&body) } else { None });
-    }
-    with_buffer(header.inflated_bytes, |buffer| {
-        codec.decompress_into(&body, buffer)?;
-        Ok(run(buffer))
-    })
+    with_body((&verified_body(bytes, header)?, header.inflated_bytes, codec), run)
 }
 
-/// Inflates a dictionary page and runs something over its values; none where it is no dictionary that is understood.
+/// The same of stored bytes that inflate to so many.
+fn with_body<T>(
+    (stored, length, codec): (&[u8], usize, Codec),
+    run: impl FnOnce(Inflating<'_>) -> Option<T>,
+) -> Result<Option<T>, Error> {
+    if codec == Codec::Uncompressed {
+        return Ok(if stored.len() == length { run(Inflating::Whole(stored)) } else { None });
+    }
+    if length == 0 {
+        // Writers store anything, or nothing, where there are no values.
+        return Ok(run(Inflating::Whole(&[])));
+    }
+    with_buffer(length, |buffer| Ok(run(Inflating::new(codec, stored, buffer)?)))
+}
+
+/// Opens a dictionary page and runs something over its values; none where it is no dictionary that is understood.
 ///
 /// # Errors
 /// The page is damaged.
 pub(crate) fn with_dictionary<T>(
     page: (&Bytes, &PageHeader, Codec),
-    run: impl FnOnce(&[u8]) -> Option<T>,
+    run: impl FnOnce(&mut Inflating<'_>) -> Option<T>,
 ) -> Result<Option<T>, Error> {
     // Some writers call a dictionary's plain encoding by the encoding of the data pages that use it.
     let is_plain = matches!(page.1.encoding, PLAIN | PLAIN_DICTIONARY | RLE_DICTIONARY);
     if page.1.kind != PageKind::Dictionary || !is_plain {
         return Ok(None);
     }
-    with_inflated(page, run)
+    with_inflating(page, |mut body| run(&mut body))
 }
 
-impl<'a> FlatPage<'a> {
+impl FlatPage<'_> {
     /// The values in plain encoding, if every row has one.
-    pub(crate) fn plain_values(&self) -> Option<&'a [u8]> {
-        (self.encoding == PLAIN && self.levels.is_none_or(|levels| self.is_full(levels))).then_some(self.values)
+    pub(crate) fn plain_values(&mut self) -> Option<&[u8]> {
+        let is_full = self.level_bytes().is_none_or(|levels| self.is_full(levels));
+        if self.encoding != PLAIN || !is_full {
+            return None;
+        }
+        self.body.whole()?.get(self.values..)
+    }
+
+    fn level_bytes(&self) -> Option<&[u8]> {
+        match &self.levels {
+            LevelBytes::None => None,
+            LevelBytes::Apart(levels) => Some(levels),
+            LevelBytes::Within(range) => Some(self.body.there().get(range.clone()).unwrap_or_default()),
+        }
     }
 
     /// The levels are one run of values, as writers write it.
@@ -150,14 +185,14 @@ impl<'a> FlatPage<'a> {
     /// per value, none for byte arrays; `dictionary`: its plain values and how many they are. None where the page does
     /// not hold them or is not understood.
     pub(crate) fn pick(
-        &self,
+        &mut self,
         rows: &[usize],
         width: Option<usize>,
-        dictionary: Option<(&[u8], usize)>,
+        dictionary: Option<(&mut Inflating<'_>, usize)>,
         take: &mut dyn FnMut(Option<&[u8]>) -> Option<()>,
     ) -> Option<()> {
         let mut places = Vec::with_capacity(rows.len());
-        let mut levels = self.levels.map(Levels::new);
+        let mut levels = self.level_bytes().map(Levels::new);
         for row in rows {
             if *row >= self.rows {
                 return None;
@@ -167,65 +202,100 @@ impl<'a> FlatPage<'a> {
                 Some(levels) => levels.place(*row)?,
             });
         }
-        let mut values = PlainValues::new(self.values, width);
+        if rows.len() == self.rows {
+            // Who takes all of a page may keep it: then all of it is looked at.
+            self.body.whole()?;
+        }
         if self.encoding == PLAIN {
+            let mut values = PlainValues::new(&mut self.body, self.values, width);
             return places.into_iter().try_for_each(|place| match place {
                 Some(place) => take(Some(values.get(place)?)),
                 None => take(None),
             });
         }
         let (dictionary, entries) = dictionary?;
-        let mut indices = Indices::new(self.values)?;
+        let mut indices = Indices::new(&mut self.body, self.values)?;
         for at in places.iter_mut().flatten() {
             *at = indices.get(*at).map(|at| at as usize).filter(|at| *at < entries)?;
         }
-        let entries = dictionary_entries(dictionary, width, &places)?;
-        entries.into_iter().try_for_each(take)
+        let ranges = dictionary_entries(dictionary, width, &places)?;
+        let bytes = dictionary.there();
+        ranges.into_iter().try_for_each(|range| match range {
+            Some(range) => take(Some(bytes.get(range)?)),
+            None => take(None),
+        })
     }
 }
 
-/// The dictionary's values at these places, which come in any order.
-fn dictionary_entries<'d>(
-    dictionary: &'d [u8],
+/// Where the dictionary's values at these places are, which come in any order; it is inflated that far.
+fn dictionary_entries(
+    dictionary: &mut Inflating<'_>,
     width: Option<usize>,
     places: &[Option<usize>],
-) -> Option<Vec<Option<&'d [u8]>>> {
+) -> Option<Vec<Option<Range<usize>>>> {
     let mut order: Vec<usize> = (0..places.len()).filter(|i| places[*i].is_some()).collect();
     order.sort_unstable_by_key(|i| places[*i]);
-    let mut values = PlainValues::new(dictionary, width);
+    let mut values = PlainValues::new(dictionary, 0, width);
     let mut entries = vec![None; places.len()];
     for i in order {
-        entries[i] = Some(values.get(places[i]?)?);
+        entries[i] = Some(values.range(places[i]?)?);
     }
     Some(entries)
 }
 
 /// Plain values that are asked for in ascending order.
-struct PlainValues<'a> {
-    bytes: &'a [u8],
+struct PlainValues<'b, 'a> {
+    body: &'b mut Inflating<'a>,
+    /// Where the first of them starts.
+    start: usize,
     width: Option<usize>,
     /// The value that starts at `at`.
     next: usize,
     at: usize,
 }
 
-impl<'a> PlainValues<'a> {
-    fn new(bytes: &'a [u8], width: Option<usize>) -> Self {
-        Self { bytes, width, next: 0, at: 0 }
+impl<'b, 'a> PlainValues<'b, 'a> {
+    fn new(body: &'b mut Inflating<'a>, start: usize, width: Option<usize>) -> Self {
+        Self { body, start, width, next: 0, at: start }
     }
 
-    fn get(&mut self, place: usize) -> Option<&'a [u8]> {
-        if let Some(width) = self.width {
-            let start = place.checked_mul(width)?;
-            return self.bytes.get(start..start.checked_add(width)?);
-        }
+    fn get(&mut self, place: usize) -> Option<&[u8]> {
+        let range = self.range(place)?;
+        self.body.there().get(range)
+    }
+
+    /// Where a value is; the page is inflated up to its end.
+    fn range(&mut self, place: usize) -> Option<Range<usize>> {
+        let range = match self.width {
+            Some(width) => {
+                let start = self.start.checked_add(place.checked_mul(width)?)?;
+                start..start.checked_add(width)?
+            }
+            None => {
+                self.walk_to(place)?;
+                let there = self.body.first(self.at.checked_add(LENGTH_BYTES)?)?;
+                let length = there.get(self.at..)?.first_chunk::<LENGTH_BYTES>()?;
+                let start = self.at + LENGTH_BYTES;
+                start..start.checked_add(u32::from_le_bytes(*length) as usize)?
+            }
+        };
+        self.body.first(range.end)?;
+        Some(range)
+    }
+
+    fn walk_to(&mut self, place: usize) -> Option<()> {
         while self.next < place {
-            let length = self.bytes.get(self.at..)?.first_chunk::<4>()?;
-            self.at = self.at.checked_add(4)?.checked_add(u32::from_le_bytes(*length) as usize)?;
-            self.next += 1;
+            // Some values more where there are any.
+            let end = self.at.checked_add(LENGTH_BYTES)?;
+            let there = self.body.first(end.max(self.body.len().min(end.checked_add(WALKED_BYTES)?)))?;
+            while self.next < place
+                && let Some(length) = there.get(self.at..).and_then(|rest| rest.first_chunk::<LENGTH_BYTES>())
+            {
+                self.at = self.at.checked_add(LENGTH_BYTES)?.checked_add(u32::from_le_bytes(*length) as usize)?;
+                self.next += 1;
+            }
         }
-        let (length, rest) = self.bytes.get(self.at..)?.split_first_chunk::<4>()?;
-        rest.get(..u32::from_le_bytes(*length) as usize)
+        Some(())
     }
 }
 
@@ -299,44 +369,55 @@ fn next_run<'a>(rest: &mut &'a [u8]) -> Option<(usize, Run<'a>)> {
 }
 
 /// Indices of a dictionary in the same hybrid, asked in ascending order.
-struct Indices<'a> {
-    rest: &'a [u8],
+struct Indices<'b, 'a> {
+    body: &'b mut Inflating<'a>,
+    /// Where the next run starts.
+    at: usize,
     bits: usize,
     start: usize,
     count: usize,
-    /// The value of a run, or the bytes of a packed one.
-    run: Result<u32, &'a [u8]>,
+    /// The value of a run, or where the bytes of a packed one are.
+    run: Result<u32, Range<usize>>,
 }
 
-impl<'a> Indices<'a> {
-    fn new(values: &'a [u8]) -> Option<Self> {
-        let (bits, rest) = values.split_first()?;
-        (*bits <= 32).then_some(Self { rest, bits: usize::from(*bits), start: 0, count: 0, run: Ok(0) })
+impl<'b, 'a> Indices<'b, 'a> {
+    fn new(body: &'b mut Inflating<'a>, at: usize) -> Option<Self> {
+        let bits = usize::from(*body.first(at.checked_add(1)?)?.get(at)?);
+        (bits <= 32).then_some(Self { body, at: at + 1, bits, start: 0, count: 0, run: Ok(0) })
     }
 
     fn get(&mut self, place: usize) -> Option<u32> {
         while place >= self.start + self.count {
             self.start += self.count;
-            let header = uvarint32(&mut self.rest)?;
+            let end = self.body.len();
+            let mut rest = self.body.first(end.min(self.at + MAX_RUN_HEAD_BYTES))?.get(self.at..)?;
+            let before = rest.len();
+            let header = uvarint32(&mut rest)?;
+            self.at += before - rest.len();
             let run = (header >> 1) as usize;
             if run == 0 {
                 return None;
             }
             if header & 1 == 0 {
-                let (value, rest) = self.rest.split_at_checked(self.bits.div_ceil(8))?;
-                self.rest = rest;
+                let next = self.at + self.bits.div_ceil(8);
+                let value = self.body.first(next)?.get(self.at..next)?;
                 let value = value.iter().rev().fold(0_u32, |value, byte| value << 8 | u32::from(*byte));
-                (self.count, self.run) = (run, Ok(value));
+                (self.at, self.count, self.run) = (next, run, Ok(value));
             } else {
-                let bytes = run.checked_mul(self.bits)?.min(self.rest.len());
-                let (packed, rest) = self.rest.split_at(bytes);
-                self.rest = rest;
-                (self.count, self.run) = (run.checked_mul(8)?, Err(packed));
+                // Some writers cut the last run after its last value.
+                let next = self.at.checked_add(run.checked_mul(self.bits)?)?.min(end);
+                (self.count, self.run) = (run.checked_mul(8)?, Err(self.at..next));
+                self.at = next;
             }
         }
-        match self.run {
-            Ok(value) => Some(value),
-            Err(packed) => unpack(packed, place - self.start, self.bits),
+        match &self.run {
+            Ok(value) => Some(*value),
+            Err(packed) => {
+                let (at, bits) = (place - self.start, self.bits);
+                let end = at.checked_add(1)?.checked_mul(bits)?.div_ceil(8).checked_add(packed.start)?;
+                let packed = self.body.first(end.min(packed.end))?.get(packed.start..end.min(packed.end))?;
+                unpack(packed, at, bits)
+            }
         }
     }
 }
@@ -355,13 +436,20 @@ fn unpack(packed: &[u8], at: usize, bits: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
+    fn flat<'a>(levels: Option<&'a [u8]>, values: &'a [u8], encoding: i32, rows: usize) -> FlatPage<'a> {
+        let levels = levels.map_or(LevelBytes::None, LevelBytes::Apart);
+        FlatPage { levels, body: Inflating::Whole(values), values: 0, encoding, rows }
+    }
+
     fn picked(
-        page: &FlatPage<'_>,
+        page: &mut FlatPage<'_>,
         rows: &[usize],
         width: Option<usize>,
         dictionary: Option<(&[u8], usize)>,
     ) -> Option<Vec<Option<Vec<u8>>>> {
         let mut values = Vec::new();
+        let mut dictionary = dictionary.map(|(bytes, entries)| (Inflating::Whole(bytes), entries));
+        let dictionary = dictionary.as_mut().map(|(bytes, entries)| (bytes, *entries));
         page.pick(rows, width, dictionary, &mut |value| {
             values.push(value.map(<[u8]>::to_vec));
             Some(())
@@ -374,27 +462,28 @@ mod tests {
         // 3 rows with values, 2 without, then a packed run of 8: 0b1010_0101.
         let levels = [6, 1, 4, 0, 3, 0b1010_0101];
         let values: Vec<u8> = (0..7).collect();
-        let page = FlatPage { levels: Some(&levels), values: &values, encoding: PLAIN, rows: 13 };
+        let mut page = flat(Some(&levels), &values, PLAIN, 13);
         let all: Vec<usize> = (0..13).collect();
-        let of = |row: usize| picked(&page, &[row], Some(1), None).unwrap()[0].clone();
         let expected =
             [Some(0), Some(1), Some(2), None, None, Some(3), None, Some(4), None, None, Some(5), None, Some(6)]
                 .map(|value: Option<u8>| value.map(|value| vec![value]));
-        assert_eq!(picked(&page, &all, Some(1), None).unwrap(), expected);
-        assert_eq!((0..13).map(of).collect::<Vec<_>>(), expected);
-        assert_eq!(picked(&page, &[13], Some(1), None), None);
+        assert_eq!(picked(&mut page, &all, Some(1), None).unwrap(), expected);
+        for row in 0..13 {
+            assert_eq!(picked(&mut page, &[row], Some(1), None).unwrap(), expected[row..=row]);
+        }
+        assert_eq!(picked(&mut page, &[13], Some(1), None), None);
         assert!(page.plain_values().is_none());
     }
 
     #[test]
     fn texts_are_walked_to_and_damage_is_left_to_others() {
         let plain = [2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0, 1, 0, 0, 0, b'c'];
-        let page = FlatPage { levels: None, values: &plain, encoding: PLAIN, rows: 4 };
-        let texts = picked(&page, &[0, 1, 2], None, None).unwrap();
+        let mut page = flat(None, &plain, PLAIN, 4);
+        let texts = picked(&mut page, &[0, 1, 2], None, None).unwrap();
         assert_eq!(texts, [Some(b"ab".to_vec()), Some(Vec::new()), Some(b"c".to_vec())]);
-        assert_eq!(picked(&page, &[2, 3], None, None), None);
-        let long = FlatPage { levels: None, values: &[255, 255, 255, 255, 0], encoding: PLAIN, rows: 4 };
-        assert_eq!((picked(&long, &[0], None, None), picked(&long, &[1], None, None)), (None, None));
+        assert_eq!(picked(&mut page, &[2, 3], None, None), None);
+        let mut long = flat(None, &[255, 255, 255, 255, 0], PLAIN, 4);
+        assert_eq!((picked(&mut long, &[0], None, None), picked(&mut long, &[1], None, None)), (None, None));
     }
 
     #[test]
@@ -402,13 +491,13 @@ mod tests {
         // Width 3: five times 6, then packed 1, 2, 3, 4, 5, 6, 7, 0.
         let indices = [3, 10, 6, 3, 0b1101_0001, 0b0101_1000, 0b0001_1111];
         let dictionary: Vec<u8> = (10..18).collect();
-        let page = FlatPage { levels: None, values: &indices, encoding: RLE_DICTIONARY, rows: 13 };
+        let mut page = flat(None, &indices, RLE_DICTIONARY, 13);
         let all: Vec<usize> = (0..13).collect();
         let values: Vec<u8> =
-            picked(&page, &all, Some(1), Some((&dictionary, 8))).unwrap().into_iter().flatten().flatten().collect();
+            picked(&mut page, &all, Some(1), Some((&dictionary, 8))).unwrap().into_iter().flatten().flatten().collect();
         assert_eq!(values, [16, 16, 16, 16, 16, 11, 12, 13, 14, 15, 16, 17, 10]);
-        assert_eq!(picked(&page, &[0], Some(1), Some((&dictionary[..6], 8))), None);
-        assert_eq!(picked(&page, &[0], Some(1), Some((&dictionary, 6))), None);
-        assert_eq!(picked(&page, &[0], Some(1), None), None);
+        assert_eq!(picked(&mut page, &[0], Some(1), Some((&dictionary[..6], 8))), None);
+        assert_eq!(picked(&mut page, &[0], Some(1), Some((&dictionary, 6))), None);
+        assert_eq!(picked(&mut page, &[0], Some(1), None), None);
     }
 }

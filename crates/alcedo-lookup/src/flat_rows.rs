@@ -14,6 +14,7 @@ use parquet::schema::types::ColumnDescriptor;
 
 use crate::data_page::Stop;
 use crate::fetched_group::LeafPages;
+use crate::inflating::Inflating;
 use crate::page_check::plain_width;
 
 /// A column type whose plain values are Arrow's values.
@@ -57,7 +58,8 @@ impl FlatType {
         let done = match pages.dictionary.as_ref().filter(|_| needs_dictionary) {
             Some(dictionary) => {
                 let entries = dictionary.header.values as usize;
-                let read = |bytes: &[u8]| self.read_pages(pages, rows, Some((bytes, entries)), &mut values);
+                let read =
+                    |bytes: &mut Inflating<'_>| self.read_pages(pages, rows, Some((bytes, entries)), &mut values);
                 dictionary.with_dictionary(read).ok().flatten()
             }
             None if needs_dictionary => None,
@@ -74,7 +76,7 @@ impl FlatType {
         &self,
         pages: &LeafPages,
         rows: &[u64],
-        dictionary: Option<(&[u8], usize)>,
+        mut dictionary: Option<(&mut Inflating<'_>, usize)>,
         values: &mut Values,
     ) -> Option<()> {
         for (first_row, count, page) in pages.touched(rows) {
@@ -85,6 +87,7 @@ impl FlatType {
                 if flat.rows as u64 != *count {
                     return None;
                 }
+                let dictionary = dictionary.as_mut().map(|(bytes, entries)| (&mut **bytes, *entries));
                 flat.pick(&within, self.width, dictionary, &mut |value| values.push(value, self.width))
             });
             read.ok()???;

@@ -148,7 +148,7 @@ impl KeyScan {
         if self.learned.is_some() || self.is_to_decode(self.done) {
             return Ok(false);
         }
-        let find = |page: &FlatPage<'_>| match self.at.as_deref() {
+        let find = |page: &mut FlatPage<'_>| match self.at.as_deref() {
             Some(rows) => {
                 let from = rows.partition_point(|row| *row < first_row);
                 let within = rows[from..].iter().map(|row| (row - first_row) as usize);

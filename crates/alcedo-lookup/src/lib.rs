@@ -69,6 +69,8 @@ mod group;
 #[cfg(feature = "parquet")]
 mod guard;
 #[cfg(feature = "parquet")]
+mod inflating;
+#[cfg(feature = "parquet")]
 mod int96;
 #[cfg(feature = "parquet")]
 mod key_column;
@@ -120,6 +122,8 @@ mod sent_pages;
 mod shared_schemas;
 #[cfg(feature = "parquet")]
 mod sieve;
+#[cfg(feature = "parquet")]
+mod snappy_prefix;
 #[cfg(feature = "parquet")]
 mod stretch;
 #[cfg(feature = "parquet")]

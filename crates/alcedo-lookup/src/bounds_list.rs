@@ -4,6 +4,8 @@
 //! that all of them share. In files that are sorted by the key bounds ascend, and a key's place is found by halving.
 
 use std::cmp::Ordering;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::key_column::{Bounds, Probes};
 use crate::probe::Point;
@@ -12,11 +14,14 @@ use crate::probe::Point;
 const ONLY_NULLS: u8 = 1;
 const NO_NULLS: u8 = 1 << 1;
 const HAS_RANGE: u8 = 1 << 2;
+/// The values themselves ascend, or do not; neither where nobody has looked.
+const ASCENDS: u8 = 1 << 3;
+const HAS_NO_ORDER: u8 = 1 << 4;
 
 /// What is known of the values of some things in a row.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct BoundsList {
-    flags: Box<[u8]>,
+    flags: Box<[AtomicU8]>,
     ranges: Ranges,
     /// All have a range, and neither lower nor upper ends ever descend.
     ascending: bool,
@@ -43,6 +48,13 @@ struct Texts {
     rests: Box<[u8]>,
 }
 
+impl Clone for BoundsList {
+    fn clone(&self) -> Self {
+        let flags = self.flags.iter().map(|flags| AtomicU8::new(flags.load(Relaxed))).collect();
+        Self { flags, ranges: self.ranges.clone(), ascending: self.ascending }
+    }
+}
+
 impl BoundsList {
     pub(crate) fn new(bounds: Vec<Bounds>) -> Self {
         let ascends = |pair: &[Bounds]| match (&pair[0].range, &pair[1].range) {
@@ -56,7 +68,22 @@ impl BoundsList {
                 | flag(NO_NULLS, bounds.no_nulls)
                 | flag(HAS_RANGE, bounds.range.is_some())
         });
-        Self { flags: flags.collect(), ascending, ranges: Ranges::new(bounds) }
+        Self { flags: flags.map(AtomicU8::new).collect(), ascending, ranges: Ranges::new(bounds) }
+    }
+
+    /// Whether the values of an entry ascend, where somebody has seen all of them.
+    pub(crate) fn ascends(&self, i: usize) -> Option<bool> {
+        match self.flags.get(i)?.load(Relaxed) & (ASCENDS | HAS_NO_ORDER) {
+            0 => None,
+            order => Some(order == ASCENDS),
+        }
+    }
+
+    /// Keeps whether the values of an entry ascend, for who has seen all of them.
+    pub(crate) fn note_order(&self, i: usize, ascends: bool) {
+        if let Some(flags) = self.flags.get(i) {
+            flags.fetch_or(if ascends { ASCENDS } else { HAS_NO_ORDER }, Relaxed);
+        }
     }
 
     /// All of them, in order.
@@ -69,7 +96,7 @@ impl BoundsList {
     }
 
     fn has(&self, i: usize, flag: u8) -> bool {
-        self.flags[i] & flag != 0
+        self.flags[i].load(Relaxed) & flag != 0
     }
 
     /// The lower end of an entry's values, where it is known.
@@ -308,5 +335,18 @@ mod tests {
         assert!(BoundsList::new(ints).weight() <= 17 * 1_000);
         let texts = (0..1_000).map(|i| bounds(text(&format!("customer-{i:08}")), text(&format!("customer-{i:08}z"))));
         assert!(BoundsList::new(texts.collect()).weight() <= 26 * 1_000 + 20);
+    }
+
+    #[test]
+    fn whether_values_ascend_is_told_as_it_was_noted_and_changes_nothing_else() {
+        let list: Vec<Bounds> = (0..3).map(|i| bounds(Point::Int(i), Point::Int(i))).collect();
+        let flat = BoundsList::new(list.clone());
+        flat.note_order(0, true);
+        flat.note_order(2, false);
+        flat.note_order(3, true);
+        for flat in [flat.clone(), flat] {
+            assert_eq!([0, 1, 2, 3].map(|i| flat.ascends(i)), [Some(true), None, Some(false), None]);
+            assert_eq!(flat.iter().collect::<Vec<_>>(), list);
+        }
     }
 }

@@ -150,6 +150,18 @@ impl PageTable {
         self.bounds.as_ref()?.lower(page)
     }
 
+    /// Whether a data page's values ascend; none where the page has no bounds, or nobody has seen all of its values.
+    pub(crate) fn ascends(&self, page: usize) -> Option<bool> {
+        self.bounds.as_ref()?.ascends(page)
+    }
+
+    /// Keeps whether a data page's values ascend, for who has seen all of them.
+    pub(crate) fn note_order(&self, page: usize, ascends: bool) {
+        if let Some(bounds) = &self.bounds {
+            bounds.note_order(page, ascends);
+        }
+    }
+
     /// Bytes of memory, for the index's budget.
     pub(crate) fn weight(&self) -> u64 {
         // Itself with the counts of who holds it, the pages, and two pieces of bounds.

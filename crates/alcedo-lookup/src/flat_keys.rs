@@ -16,30 +16,30 @@ const AT_ONCE: usize = 64;
 
 /// The rows of the page that hold a key, ascending, each with the key's index; none where the page is not understood,
 /// or where they are more than so many.
+///
+/// `ascends`: whether the page's values do, where somebody saw them all; otherwise they are gone through here, and it is
+/// set if that is found out. Of a page whose values ascend nothing is inflated far behind the last key.
 pub(crate) fn find(
     page: &mut FlatPage<'_>,
     column: &KeyColumn,
     probes: &Probes,
     most: usize,
+    ascends: &mut Option<bool>,
 ) -> Option<Vec<(u32, u32)>> {
-    let rows = page.rows;
-    let values = page.plain_values()?;
     let mut found = Found { rows: Vec::new(), most };
     match column.descr.physical_type() {
         Physical::INT64 => {
-            let values = fixed::<8>(values, rows)?;
-            let at = |i: usize| column.int64(i64::from_le_bytes(values[i]));
+            let value = |bits: [u8; 8]| column.int64(i64::from_le_bytes(bits));
             let bits = |point: i128| (point as i64).to_le_bytes();
-            find_ints(values.len(), probes, &at, |range, point| any_is(&values[range], bits(point)), &mut found)?;
+            find_ints(page, probes, (&value, &bits), ascends, &mut found)?;
         }
         Physical::INT32 => {
-            let values = fixed::<4>(values, rows)?;
-            let at = |i: usize| column.int32(i32::from_le_bytes(values[i]));
+            let value = |bits: [u8; 4]| column.int32(i32::from_le_bytes(bits));
             let bits = |point: i128| (point as i32).to_le_bytes();
-            find_ints(values.len(), probes, &at, |range, point| any_is(&values[range], bits(point)), &mut found)?;
+            find_ints(page, probes, (&value, &bits), ascends, &mut found)?;
         }
         Physical::BYTE_ARRAY if matches!(column.stored_bytes(&[]), Stored::Bytes(_)) => {
-            find_texts(values, rows, probes, &mut found)?;
+            find_texts(page, probes, ascends, &mut found)?;
         }
         _ => return None,
     }
@@ -85,64 +85,185 @@ impl Found {
     }
 }
 
-/// Values of N bytes, one per row.
-fn fixed<const N: usize>(values: &[u8], rows: usize) -> Option<&[[u8; N]]> {
-    values.as_chunks::<N>().0.get(..rows)
-}
+/// What a value's bits stand for, and the bits that stand for a point.
+type Codes<'c, const N: usize> = (&'c dyn Fn([u8; N]) -> i128, &'c dyn Fn(i128) -> [u8; N]);
 
-fn any_is<const N: usize>(values: &[[u8; N]], bits: [u8; N]) -> bool {
-    values.iter().fold(false, |any, value| any | (*value == bits))
-}
-
-/// `any_is` says whether any of some values is a point, by their bits.
-fn find_ints(
-    rows: usize,
+/// Numbers of N bytes.
+fn find_ints<const N: usize>(
+    page: &mut FlatPage<'_>,
     probes: &Probes,
-    at: &dyn Fn(usize) -> i128,
-    any_is: impl Fn(std::ops::Range<usize>, i128) -> bool,
+    (value, bits): Codes<'_, N>,
+    ascends: &mut Option<bool>,
     found: &mut Found,
 ) -> Option<()> {
-    let points = probes.points();
-    if let [(Point::Int(point), _)] = points {
-        for start in (0..rows).step_by(AT_ONCE) {
-            let range = start..rows.min(start + AT_ONCE);
-            if any_is(range.clone(), *point) {
-                for row in range.filter(|row| at(*row) == *point) {
-                    found.add(row, points)?;
-                }
+    let (points, rows) = (probes.points(), page.rows);
+    if let (Some(true), Some((Point::Int(last), _))) = (*ascends, points.last()) {
+        let is_behind = |bits: &[u8]| bits.try_into().is_ok_and(|bits| value(bits) > *last);
+        let values = page.plain_values_until(N, &is_behind)?.as_chunks::<N>().0;
+        return find_in_ascending(values.len(), points, &|row| value(values[row]), found);
+    }
+    let values = page.plain_values()?.as_chunks::<N>().0.get(..rows)?;
+    let at = |row: usize| value(values[row]);
+    let ascends = *ascends.get_or_insert_with(|| (1..rows).all(|row| at(row - 1) <= at(row)));
+    if ascends {
+        return find_in_ascending(rows, points, &at, found);
+    }
+    let [(Point::Int(point), _)] = points else {
+        return (0..rows).try_for_each(|row| found.add(row, probes.equal_to(&Stored::Int(at(row)))));
+    };
+    let asked = bits(*point);
+    for start in (0..rows).step_by(AT_ONCE) {
+        let range = start..rows.min(start + AT_ONCE);
+        if values[range.clone()].iter().fold(false, |any, bits| any | (*bits == asked)) {
+            for row in range.filter(|row| at(*row) == *point) {
+                found.add(row, points)?;
             }
         }
-        return Some(());
     }
-    if (1..rows).all(|row| at(row - 1) <= at(row)) {
-        let mut start = 0;
-        for equal in points.chunk_by(|a, b| a.0 == b.0) {
-            let Point::Int(point) = equal[0].0 else { continue };
-            start = partition(start..rows, |row| at(row) < point);
-            while start < rows && at(start) == point {
-                found.add(start, equal)?;
-                start += 1;
-            }
-        }
-        return Some(());
-    }
-    (0..rows).try_for_each(|row| found.add(row, probes.equal_to(&Stored::Int(at(row)))))
+    Some(())
 }
 
-fn find_texts(mut values: &[u8], rows: usize, probes: &Probes, found: &mut Found) -> Option<()> {
-    let one = match probes.points() {
+fn find_in_ascending(
+    rows: usize,
+    points: &[(Point, u32)],
+    at: &dyn Fn(usize) -> i128,
+    found: &mut Found,
+) -> Option<()> {
+    let mut start = 0;
+    for equal in points.chunk_by(|a, b| a.0 == b.0) {
+        let Point::Int(point) = equal[0].0 else { continue };
+        start = partition(start..rows, |row| at(row) < point);
+        while start < rows && at(start) == point {
+            found.add(start, equal)?;
+            start += 1;
+        }
+    }
+    Some(())
+}
+
+fn find_texts(page: &mut FlatPage<'_>, probes: &Probes, ascends: &mut Option<bool>, found: &mut Found) -> Option<()> {
+    let points = probes.points();
+    let one = match points {
         [(Point::Bytes(point), _)] => Some(&**point),
         _ => None,
     };
+    let mut compare = |row: usize, value: &[u8]| match one {
+        Some(point) if point.len() != value.len() || point != value => Some(()),
+        Some(_) => found.add(row, points),
+        None => found.add(row, probes.equal_to(&Stored::Bytes(value))),
+    };
+    if let (Some(true), Some((Point::Bytes(last), _))) = (*ascends, points.last()) {
+        return page.plain_texts_until(&mut |row, value| {
+            compare(row, value)?;
+            Some(value > &**last)
+        });
+    }
+    let rows = page.rows;
+    let mut values = page.plain_values()?;
+    let (mut before, mut is_ascending) = (&values[..0], true);
     for row in 0..rows {
         let (length, rest) = values.split_first_chunk::<4>()?;
         let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
         values = rest;
-        match one {
-            Some(point) if point.len() != value.len() || point != value => {}
-            Some(_) => found.add(row, probes.points())?,
-            None => found.add(row, probes.equal_to(&Stored::Bytes(value)))?,
+        compare(row, value)?;
+        if ascends.is_none() {
+            is_ascending = is_ascending && before <= value;
+            before = value;
         }
     }
+    ascends.get_or_insert(is_ascending);
     Some(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use bytes::Bytes;
+    use parquet::schema::types::{ColumnDescriptor, Type};
+
+    use super::*;
+    use crate::codec::Codec;
+    use crate::flat_page::with_flat_page;
+    use crate::key::Key;
+    use crate::page_header::{PageHeader, PageKind};
+
+    /// A page of required values, packed, of which the last bytes may be cut off.
+    fn page(values: &[u8], rows: usize, cut: usize) -> (Bytes, PageHeader) {
+        let mut stored = snap::raw::Encoder::new().compress_vec(values).unwrap();
+        stored.truncate(stored.len() - cut);
+        let header = PageHeader {
+            kind: PageKind::DataV1 { def_encoding: 3, rep_encoding: 3 },
+            header_bytes: 0,
+            body_bytes: stored.len(),
+            inflated_bytes: values.len(),
+            crc: None,
+            values: rows as u32,
+            encoding: 0,
+        };
+        (stored.into(), header)
+    }
+
+    type Rows = Option<Vec<(u32, u32)>>;
+
+    fn ask((stored, header): &(Bytes, PageHeader), ty: &str, keys: &[Key], ascends: &mut Option<bool>) -> Rows {
+        let physical = if ty == "string" { Physical::BYTE_ARRAY } else { Physical::INT64 };
+        let leaf = Type::primitive_type_builder("k", physical).build().unwrap();
+        let descr = ColumnDescriptor::new(leaf.into(), 0, 0, "k".into());
+        let column = KeyColumn::new(0, "k".into(), ty.parse().unwrap(), descr.into()).unwrap();
+        let probes = Probes::new(keys, &column).unwrap();
+        let run = |page: &mut FlatPage<'_>| find(page, &column, &probes, 1_000, ascends);
+        with_flat_page((stored, header, Codec::Snappy), 0, run).unwrap().flatten()
+    }
+
+    fn texts(values: &[String]) -> Vec<u8> {
+        values.iter().flat_map(|text| [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()).collect()
+    }
+
+    #[test]
+    fn keys_are_found_whether_it_is_known_or_not_that_values_ascend() {
+        let numbers: Vec<i64> = (0..1_000).map(|i| i / 3 * 5 - 400).collect();
+        let mut shuffled = numbers.clone();
+        shuffled.swap(20, 900);
+        for numbers in [numbers, shuffled] {
+            let is_sorted = numbers.is_sorted();
+            let words: Vec<String> = numbers.iter().map(|number| format!("word-{:06}", number + 1_000)).collect();
+            let values: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            let (ints, words) = (page(&values, numbers.len(), 0), page(&texts(&words), numbers.len(), 0));
+            let questions = [vec![-400], vec![1_265], vec![3, 10], vec![-401], vec![2_000], vec![100, 105, 1_200, 100]];
+            for asked in questions {
+                let expected: Vec<(u32, u32)> = (0..numbers.len())
+                    .flat_map(|row| (0..asked.len()).map(move |key| (row, key)))
+                    .filter(|(row, key)| numbers[*row] == asked[*key])
+                    .map(|(row, key)| (row as u32, key as u32))
+                    .collect();
+                let int = asked.iter().map(|key| Key::Int((*key).into())).collect::<Vec<_>>();
+                let text = asked.iter().map(|key| Key::Text(format!("word-{:06}", key + 1_000).into()));
+                for (page, ty, keys) in [(&ints, "int64", int), (&words, "string", text.collect())] {
+                    let mut ascends = None;
+                    for _ in 0..2 {
+                        assert_eq!(ask(page, ty, &keys, &mut ascends).as_ref(), Some(&expected), "{ty} {asked:?}");
+                        assert_eq!(ascends, Some(is_sorted));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_behind_the_last_key_is_not_seen_where_values_ascend() {
+        let values: Vec<u8> = (0..4_000_i64).flat_map(i64::to_le_bytes).collect();
+        let (whole, cut) = (page(&values, 4_000, 0), page(&values, 4_000, 10));
+        for (key, is_there) in [(7, true), (1_500, true), (3_999, false), (9_999, false)] {
+            assert_eq!(
+                ask(&whole, "int64", &[Key::Int(key)], &mut Some(true)).unwrap().len(),
+                usize::from(key < 4_000)
+            );
+            assert_eq!(ask(&cut, "int64", &[Key::Int(key)], &mut Some(true)).is_some(), is_there);
+            assert_eq!(ask(&cut, "int64", &[Key::Int(key)], &mut None), None);
+            assert_eq!(ask(&cut, "int64", &[Key::Int(key)], &mut Some(false)), None);
+        }
+        // A page that is shorter than its rows holds none of them.
+        let short = page(&values, 4_001, 0);
+        assert_eq!(ask(&short, "int64", &[Key::Int(9_999)], &mut Some(true)), None);
+    }
 }

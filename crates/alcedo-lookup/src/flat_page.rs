@@ -158,13 +158,47 @@ pub(crate) fn with_dictionary<T>(
 }
 
 impl FlatPage<'_> {
+    /// Every row has a value in plain encoding.
+    fn is_plain(&self) -> bool {
+        self.encoding == PLAIN && self.level_bytes().is_none_or(|levels| self.is_full(levels))
+    }
+
     /// The values in plain encoding, if every row has one.
     pub(crate) fn plain_values(&mut self) -> Option<&[u8]> {
-        let is_full = self.level_bytes().is_none_or(|levels| self.is_full(levels));
-        if self.encoding != PLAIN || !is_full {
+        if !self.is_plain() {
             return None;
         }
         self.body.whole()?.get(self.values..)
+    }
+
+    /// The same of values of this width up to one behind which nobody wants any, by `is_behind`; it is some values more.
+    pub(crate) fn plain_values_until(&mut self, width: usize, is_behind: &dyn Fn(&[u8]) -> bool) -> Option<&[u8]> {
+        if !self.is_plain() {
+            return None;
+        }
+        let (start, mut values) = (self.values, 0);
+        while values < self.rows {
+            values = self.rows.min(values + WALKED_BYTES.div_ceil(width));
+            let end = start.checked_add(values.checked_mul(width)?)?;
+            if is_behind(self.body.first(end)?.get(end - width..end)?) {
+                break;
+            }
+        }
+        self.body.there().get(start..start + values * width)
+    }
+
+    /// Hands on the byte arrays of all rows, if every row has one, until `take` says that nobody wants those behind.
+    pub(crate) fn plain_texts_until(&mut self, take: &mut dyn FnMut(usize, &[u8]) -> Option<bool>) -> Option<()> {
+        if !self.is_plain() {
+            return None;
+        }
+        let mut values = PlainValues::new(&mut self.body, self.values, None);
+        for row in 0..self.rows {
+            if take(row, values.get(row)?)? {
+                break;
+            }
+        }
+        Some(())
     }
 
     fn level_bytes(&self) -> Option<&[u8]> {
@@ -499,5 +533,95 @@ mod tests {
         assert_eq!(picked(&mut page, &[0], Some(1), Some((&dictionary[..6], 8))), None);
         assert_eq!(picked(&mut page, &[0], Some(1), Some((&dictionary, 6))), None);
         assert_eq!(picked(&mut page, &[0], Some(1), None), None);
+    }
+
+    /// Runs something over the page whose body is these levels and values, packed, with how far it was inflated.
+    fn packed<T>(levels: &[u8], values: &[u8], encoding: i32, run: impl FnOnce(&mut FlatPage<'_>) -> T) -> (T, f64) {
+        let body = [&(levels.len() as u32).to_le_bytes()[..], levels, values].concat();
+        let stored = snap::raw::Encoder::new().compress_vec(&body).unwrap();
+        let mut buffer = vec![0xaa; body.len()];
+        let mut body = Inflating::new(Codec::Snappy, &stored, &mut buffer).unwrap();
+        let values = LENGTH_BYTES + levels.len();
+        body.first(values).unwrap();
+        let mut page =
+            FlatPage { levels: LevelBytes::Within(LENGTH_BYTES..values), body, values, encoding, rows: ROWS };
+        let result = run(&mut page);
+        (result, page.body.there().len() as f64 / page.body.len() as f64)
+    }
+
+    const ROWS: usize = 2_000;
+    /// One run of 2,000 values.
+    const ALL: [u8; 3] = [0xa0, 0x1f, 1];
+
+    fn text(i: usize) -> Vec<u8> {
+        let text = format!("{} {i}", "kingfisher ".repeat(i * 7 % 5));
+        [&(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+    }
+
+    #[test]
+    fn a_row_of_a_packed_page_is_the_same_and_little_behind_it_is_inflated() {
+        let numbers: Vec<u8> = (0..ROWS as u64).flat_map(|i| (i * i).to_le_bytes()).collect();
+        let texts: Vec<u8> = (0..ROWS).flat_map(text).collect();
+        // A run of 400 times 700, then packed indices of 16 bits.
+        let mut indices = vec![16, 0xa0, 0x06, 0xbc, 0x02, 0x91, 0x03];
+        indices.extend((0..1_600_u16).flat_map(|i| (i.wrapping_mul(7) % 2_000).to_le_bytes()));
+        for (values, encoding, width) in
+            [(&numbers, PLAIN, Some(8)), (&texts, PLAIN, None), (&indices, RLE_DICTIONARY, None)]
+        {
+            let dictionary = (encoding != PLAIN).then_some((&texts[..], ROWS));
+            let mut whole = flat(Some(&ALL), values, encoding, ROWS);
+            for row in (0..ROWS).step_by(7) {
+                let pick = |page: &mut FlatPage<'_>| picked(page, &[row], width, dictionary);
+                let (value, share) = packed(&ALL, values, encoding, pick);
+                assert!(value.is_some() && value == pick(&mut whole), "row {row}");
+                let most = (row as f64 / ROWS as f64 + 0.2).min(1.0);
+                assert!(share <= most || share == 1.0 && most > 0.7, "{share} of the page for row {row}");
+            }
+            let all: Vec<usize> = (0..ROWS).collect();
+            let (value, share) = packed(&ALL, values, encoding, |page| picked(page, &all, width, dictionary));
+            assert_eq!((value, share), (picked(&mut whole, &all, width, dictionary), 1.0));
+        }
+    }
+
+    #[test]
+    fn a_dictionary_is_inflated_up_to_the_entry() {
+        let texts: Vec<u8> = (0..ROWS).flat_map(text).collect();
+        let stored = snap::raw::Encoder::new().compress_vec(&texts).unwrap();
+        let mut buffer = vec![0; texts.len()];
+        let mut dictionary = Inflating::new(Codec::Snappy, &stored, &mut buffer).unwrap();
+        let ranges = dictionary_entries(&mut dictionary, None, &[Some(300), None, Some(5), Some(300)]).unwrap();
+        let values: Vec<Option<&[u8]>> =
+            ranges.into_iter().map(|range| range.map(|range| &dictionary.there()[range])).collect();
+        let (five, many) = (text(5), text(300));
+        assert_eq!(values, [Some(&many[4..]), None, Some(&five[4..]), Some(&many[4..])]);
+        assert!(dictionary.there().len() < dictionary.len() / 4);
+        assert!(dictionary_entries(&mut dictionary, None, &[Some(ROWS)]).is_none());
+    }
+
+    #[test]
+    fn values_that_ascend_are_inflated_up_to_the_one_behind_which_nobody_looks() {
+        let numbers: Vec<u8> = (0..ROWS as u64).flat_map(u64::to_le_bytes).collect();
+        let number = |bits: &[u8]| u64::from_le_bytes(bits.try_into().unwrap());
+        for last in [0, 1, 500, 1_000, 1_999, 5_000] {
+            let (values, share) = packed(&ALL, &numbers, PLAIN, |page| {
+                page.plain_values_until(8, &|bits| number(bits) > last).unwrap().to_vec()
+            });
+            assert!(numbers.starts_with(&values) && values.len() >= numbers.len().min(last as usize * 8 + 8));
+            assert!(share <= (last as f64 / ROWS as f64 + 0.2).min(1.0), "{share} for {last}");
+        }
+        let texts: Vec<u8> = (0..ROWS).flat_map(text).collect();
+        let (seen, share) = packed(&ALL, &texts, PLAIN, |page| {
+            let mut seen = 0;
+            page.plain_texts_until(&mut |row, value| {
+                assert_eq!(value, &text(row)[4..]);
+                seen = row;
+                Some(row == 700)
+            })
+            .unwrap();
+            seen
+        });
+        assert!(seen == 700 && share < 0.5, "{seen}, {share}");
+        let nulls = [0xa0, 0x1f, 0];
+        assert!(packed(&nulls, &numbers, PLAIN, |page| page.plain_values_until(8, &|_| true).is_none()).0);
     }
 }

@@ -246,11 +246,17 @@ impl GroupSearch {
             let Some(stored) = fetched.get(&range) else { return Ok(()) };
             // What is wrong with a page is put in words below.
             let header = PageHeader::read(&stored, &plan.limits).ok();
-            if let Some(header) = header.filter(|header| u64::from(header.values) == rows.end - rows.start)
-                && let Ok(true) = scan.go_through_flat(keys, (&stored, &header, codec), rows.start, &plan.limits)
-            {
-                fetched.let_go(&range);
-                continue;
+            if let Some(header) = header.filter(|header| u64::from(header.values) == rows.end - rows.start) {
+                let (known, page) = (table.ascends(next), (&stored, &header, codec));
+                let mut ascends = known;
+                let gone = scan.go_through_flat(keys, page, rows.start, &mut ascends, &plan.limits);
+                if let (None, Some(ascends)) = (known, ascends) {
+                    table.note_order(next, ascends);
+                }
+                if let Ok(true) = gone {
+                    fetched.let_go(&range);
+                    continue;
+                }
             }
             if let (None, Some(range)) = (&scan.dictionary, &table.dictionary) {
                 let Some(bytes) = fetched.get(range) else { return Ok(()) };

@@ -134,7 +134,8 @@ impl KeyScan {
         Ok(true)
     }
 
-    /// Goes through the next page as it is stored; false if it must be decoded.
+    /// Goes through the next page as it is stored; false if it must be decoded. `ascends`: whether its values do, as far
+    /// as that is known, and it is set where it is found out.
     ///
     /// # Errors
     /// The page is damaged, or more rows match than an answer may have.
@@ -143,6 +144,7 @@ impl KeyScan {
         (column, probes): (&KeyColumn, &Probes),
         page: (&Bytes, &PageHeader, Codec),
         first_row: u64,
+        ascends: &mut Option<bool>,
         limits: &Limits,
     ) -> Result<bool, Error> {
         if self.learned.is_some() || self.is_to_decode(self.done) {
@@ -155,7 +157,7 @@ impl KeyScan {
                 let within: Vec<usize> = within.take_while(|row| *row < page.rows).collect();
                 flat_keys::find_at(page, &within, column, probes)
             }
-            None => flat_keys::find(page, column, probes, limits.answer_rows),
+            None => flat_keys::find(page, column, probes, limits.answer_rows, ascends),
         };
         let found = with_flat_page(page, column.descr.max_def_level(), find)?;
         let Some(rows) = found.flatten() else { return Ok(false) };

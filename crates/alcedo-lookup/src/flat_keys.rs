@@ -236,8 +236,8 @@ mod tests {
                     .filter(|(row, key)| numbers[*row] == asked[*key])
                     .map(|(row, key)| (row as u32, key as u32))
                     .collect();
-                let int = asked.iter().map(|key| Key::Int((*key).into())).collect::<Vec<_>>();
-                let text = asked.iter().map(|key| Key::Text(format!("word-{:06}", key + 1_000).into()));
+                let int = asked.iter().map(|key| Key::Int(*key)).collect::<Vec<_>>();
+                let text = asked.iter().map(|key| Key::Text(format!("word-{:06}", key + 1_000)));
                 for (page, ty, keys) in [(&ints, "int64", int), (&words, "string", text.collect())] {
                     let mut ascends = None;
                     for _ in 0..2 {

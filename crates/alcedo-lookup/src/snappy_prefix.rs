@@ -265,7 +265,7 @@ mod tests {
                     body.extend_from_slice(literal);
                     size += literal.len();
                 }
-                Element::Copy(_, ..) if size == 0 => {}
+                Element::Copy(..) if size == 0 => {}
                 Element::Copy(bytes, offset, length) => {
                     let offset = (*offset).min(size);
                     match bytes {

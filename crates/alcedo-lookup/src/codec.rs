@@ -119,6 +119,11 @@ fn damaged(codec: &str, error: &dyn std::fmt::Display) -> Error {
     Error::corrupt(format!("{codec} data: {error}"))
 }
 
+/// Whether these are snappy's frames. No raw block starts like them, but its first bytes could.
+pub(crate) fn is_framed(input: &[u8]) -> bool {
+    input.starts_with(SNAPPY_FRAME_MAGIC)
+}
+
 /// A raw block, as Parquet says; Hadoop's own codec frames such blocks, and some writers put snappy's frames here.
 fn snappy(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
     let block = |input: &[u8], most: usize| {
@@ -129,7 +134,7 @@ fn snappy(input: &[u8], size: usize) -> Result<Vec<u8>, Error> {
     if let Some(output) = block(input, size).filter(|output| output.len() == size) {
         return Ok(output);
     }
-    if input.starts_with(SNAPPY_FRAME_MAGIC) {
+    if is_framed(input) {
         return read_bounded("snappy", snap::read::FrameDecoder::new(input), size);
     }
     if let Some(output) = hadoop_blocks(input, size, block) {

@@ -1,8 +1,9 @@
 //! Values of single rows of a flat column, picked out of one data page without decoding what lies around them.
 //!
-//! The parquet crate's readers decode a page from its start and reserve as they go; one row of a page needs neither, and
-//! of a page that can be inflated in part only what lies before that row is inflated. What is not understood here (other encodings, lists, damage) is answered with none, and the parquet crate's readers
-//! have their say. Bytes are hostile: every place is looked up, never assumed.
+//! The parquet crate's readers decode a page from its start and reserve as they go; one row of a page needs neither,
+//! and of a page that can be inflated in part only what lies before that row is inflated. What is not understood here
+//! (other encodings, lists, damage) is answered with none, and the parquet crate's readers have their say. Bytes are
+//! hostile: every place is looked up, never assumed.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -171,7 +172,7 @@ impl FlatPage<'_> {
         self.body.whole()?.get(self.values..)
     }
 
-    /// The same of values of this width up to one behind which nobody wants any, by `is_behind`; it is some values more.
+    /// The same of values of this width up to one behind which nobody wants any, by `is_behind`, and some values more.
     pub(crate) fn plain_values_until(&mut self, width: usize, is_behind: &dyn Fn(&[u8]) -> bool) -> Option<&[u8]> {
         if !self.is_plain() {
             return None;

@@ -3,7 +3,7 @@
 //! Of snappy, which most files have, no more is inflated than that; of every other codec all at once. It knows nothing
 //! of what the bytes mean. Bytes that nobody asked for are not looked at: whoever keeps a page asks for all of it.
 
-use crate::codec::Codec;
+use crate::codec::{Codec, is_framed};
 use crate::error::Error;
 use crate::snappy_prefix::SnappyPrefix;
 
@@ -20,7 +20,7 @@ impl<'a> Inflating<'a> {
     /// # Errors
     /// The page is damaged.
     pub(crate) fn new(codec: Codec, stored: &'a [u8], output: &'a mut [u8]) -> Result<Self, Error> {
-        if codec == Codec::Snappy && SnappyPrefix::is_block_of(stored, output.len()) {
+        if codec == Codec::Snappy && SnappyPrefix::is_block_of(stored, output.len()) && !is_framed(stored) {
             return Ok(Self::Snappy(SnappyPrefix::new(stored, output)));
         }
         codec.decompress_into(stored, output)?;

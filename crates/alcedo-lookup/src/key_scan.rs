@@ -134,8 +134,8 @@ impl KeyScan {
         Ok(true)
     }
 
-    /// Goes through the next page as it is stored; false if it must be decoded. `ascends`: whether its values do, as far
-    /// as that is known, and it is set where it is found out.
+    /// Goes through the next page as it is stored; false if it must be decoded. `ascends`: whether its values do, as
+    /// far as that is known, and it is set where it is found out.
     ///
     /// # Errors
     /// The page is damaged, or more rows match than an answer may have.

@@ -10,8 +10,9 @@
 //! `probe` turns a key into what a column holds; `thrift` and `codec` read hostile bytes within bounds; `schema_tree`
 //! is a file's columns, `file_index` its footer made small; `chunk` is the page table of one column chunk, `bloom` its
 //! bloom filter; `data_page` decodes; [`machine`], `open` and `search` are the algorithm; `answer` writes it down;
-//! [`decoded`] keeps hot data pages as Arrow arrays, `flat_page` picks single rows out of stored ones; [`ready`] keeps
-//! rows as answers need them, [`keymap`] names the rows of a key.
+//! [`decoded`] keeps hot data pages as Arrow arrays, `flat_page` picks single rows out of stored ones, of which
+//! `inflating` inflates no more than that takes; [`ready`] keeps rows as answers need them, [`keymap`] names the rows
+//! of a key.
 
 pub mod key;
 pub mod rows;

@@ -19,7 +19,7 @@ const SHORT_LITERAL: usize = 60;
 /// A declared size has at most so many bytes.
 const MAX_SIZE_BYTES: usize = 5;
 
-/// The library takes this part of a block's time less: it moves words unchecked.
+/// This decoder takes longer than the library, which moves words unchecked, by this part of its time.
 const SLOWER: usize = 4;
 
 /// By tag of a copy: its length in the low byte, the high part of its offset in the three bits above that, and how many

@@ -6,12 +6,13 @@
 //! streams are at work.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::look::Look;
 use super::{is_tired, rested};
@@ -94,6 +95,8 @@ struct Ticket {
     number: u64,
     /// Once it is the first: while the thread looks at its sockets.
     look: Option<Look>,
+    /// Until then: when it looks whether the first one came.
+    next_check: Option<Pin<Box<Sleep>>>,
 }
 
 impl Ticket {
@@ -108,7 +111,7 @@ impl Ticket {
         }
         line.length.store(waiting.places.len(), Ordering::Relaxed);
         drop(waiting);
-        Self { line, number, look: None }
+        Self { line, number, look: None, next_check: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -122,9 +125,21 @@ impl Ticket {
         drop(waiting);
         woken.into_iter().for_each(Waker::wake);
         if !is_first {
+            self.check_again(cx);
             return Poll::Pending;
         }
+        self.next_check = None;
         self.look.get_or_insert_with(Look::begin).poll(cx)
+    }
+}
+
+impl Ticket {
+    /// Who stands behind one that does not come has nobody else to wake it.
+    fn check_again(&mut self, cx: &mut Context<'_>) {
+        let next = self.next_check.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        while next.as_mut().poll(cx).is_ready() {
+            next.as_mut().reset(Instant::now() + PATIENCE);
+        }
     }
 }
 
@@ -252,6 +267,22 @@ mod tests {
         yield_now().await;
         assert!(is_on(&mut second) && !is_waited_for());
         second.end();
+        rested();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_one_that_does_not_come() {
+        rested();
+        worked(MAX_WORK);
+        let mut absent = Turn::default();
+        assert!(!is_on(&mut absent));
+        let began = Instant::now();
+        let mut turn = Turn::default();
+        // Nothing else wakes it.
+        poll_fn(|cx| if turn.is_on(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        assert!(began.elapsed() >= PATIENCE && began.elapsed() <= 3 * PATIENCE, "{:?}", began.elapsed());
+        drop((turn, absent));
+        assert!(!is_waited_for());
         rested();
     }
 

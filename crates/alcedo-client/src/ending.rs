@@ -76,3 +76,17 @@ impl End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_says_nothing_of_a_worker_that_was_not_asked() {
+        let broken = || End::Broken("cut".to_owned());
+        assert!(matches!(broken().before("w"), CallError::Unsent(_)));
+        assert!(matches!(broken().for_call("w"), CallError::Lost(_)));
+        assert!(matches!(End::NotAccepted(DRAINING.to_owned()).before("w"), CallError::NotAccepted(_)));
+        assert!(matches!(End::NotAccepted(DRAINING.to_owned()).for_call("w"), CallError::NotAccepted(_)));
+    }
+}

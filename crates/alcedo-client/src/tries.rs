@@ -357,3 +357,154 @@ fn patience(purse: &Purse, deadline: Deadline, now: Instant) -> Duration {
     let most = deadline.at().saturating_duration_since(now) / HEDGE_AFTER_SHARE;
     purse.latencies.p95().map_or(most, |p95| p95.max(HEDGE_AFTER_LEAST).min(most))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+    use tokio::sync::Notify;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::transport::Reach;
+
+    const LONG: Duration = Duration::from_secs(4);
+    /// Tries after which a call is taken to be repeated for ever.
+    const FAR_TOO_MANY: usize = 50;
+
+    type Ended = Result<u8, CallError>;
+
+    fn workers(count: usize) -> Arc<[Arc<Worker>]> {
+        let reach = Reach { connections: 1, frames: true };
+        (0..count).map(|number| Arc::new(Worker::new(&format!("w:{number}"), reach).unwrap())).collect()
+    }
+
+    fn purse() -> Purse {
+        Purse::new(Budget { percent: 100, reserve: 1_000 }, Budget { percent: 100, reserve: 1_000 })
+    }
+
+    fn lost() -> CallError {
+        CallError::Lost(Error::new(Kind::Unavailable, "cut"))
+    }
+
+    /// Which workers a call is given to, and how it ends; `ended` says by a worker's number how its try does.
+    async fn given_to(
+        purse: &Purse,
+        workers: &Arc<[Arc<Worker>]>,
+        ended: impl Fn(usize) -> BoxFuture<'static, Ended>,
+    ) -> (Vec<usize>, Result<u8, Error>) {
+        let asked = Mutex::new(Vec::new());
+        let deadline = Deadline::after(LONG);
+        let attempt = |turn: Turn| {
+            let number = workers.iter().position(|worker| Arc::ptr_eq(worker, &turn.worker)).unwrap();
+            let mut asked = asked.lock().unwrap();
+            asked.push(number);
+            assert!(asked.len() < FAR_TOO_MANY, "it is repeated for ever");
+            ended(number)
+        };
+        let outcome = run(purse, Arc::clone(workers), (deadline, Instant::now()), true, attempt).await;
+        (asked.into_inner().unwrap(), outcome)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_never_sent_begins_anew_a_few_times_with_the_last_worker() {
+        let none = Purse::new(Budget::NONE, Budget::NONE);
+        for (count, first) in [(1, vec![0]), (3, vec![0, 1, 2])] {
+            let workers = workers(count);
+            let unsent = |_| async { Err(CallError::Unsent("its runtime ended".to_owned())) }.boxed();
+            let (asked, outcome) = given_to(&none, &workers, unsent).await;
+            assert_eq!(asked, [first, vec![count - 1; MOST_UNSENT as usize]].concat());
+            assert_eq!(outcome.unwrap_err().kind, Kind::Unavailable);
+            // It says nothing about them.
+            assert!(workers.iter().all(|worker| worker.health().is_well()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_have_been_accepted_is_repeated_once_and_what_was_silent_never() {
+        for (count, expected) in [(1, vec![0, 0]), (3, vec![0, 1])] {
+            let (asked, outcome) = given_to(&purse(), &workers(count), |_| async { Err(lost()) }.boxed()).await;
+            assert_eq!((asked, outcome.unwrap_err().kind), (expected, Kind::Unavailable));
+        }
+        let silent = |_| async { Err(CallError::Silent(Error::new(Kind::Deadline, "late"))) }.boxed();
+        let (asked, outcome) = given_to(&purse(), &workers(3), silent).await;
+        assert_eq!((asked, outcome.unwrap_err().kind), (vec![0], Kind::Deadline));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_asked_after_the_deadline() {
+        let late = |_| async {
+            sleep(LONG + Duration::from_millis(5)).await;
+            Err(CallError::NotAccepted("it drains".to_owned()))
+        };
+        let alone = Purse::new(Budget::RETRIES, Budget::NONE);
+        let (asked, outcome) = given_to(&alone, &workers(2), |number| late(number).boxed()).await;
+        assert_eq!((asked, outcome.unwrap_err().kind), (vec![0], Kind::Deadline));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_unreachable_leaves_time_for_the_next() {
+        let (workers, deadline, times) = (workers(3), Deadline::after(LONG), Mutex::new(Vec::new()));
+        let attempt = |turn: Turn| {
+            times.lock().unwrap().push(turn.connect_by - turn.now);
+            async { Err::<u8, _>(CallError::NotAccepted("refused".to_owned())) }
+        };
+        run(&purse(), workers, (deadline, Instant::now()), true, attempt).await.unwrap_err();
+        assert_eq!(times.into_inner().unwrap(), [LONG / 2, LONG / 2, LONG]);
+    }
+
+    /// The first worker answers when it was silent for half of the deadline, the others end at once.
+    fn slow_first(others: fn() -> CallError) -> impl Fn(usize) -> BoxFuture<'static, Ended> {
+        move |number| match number {
+            0 => async { sleep(LONG / 2).await }.map(|()| Ok(0)).boxed(),
+            _ => async move { Err(others()) }.boxed(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_one_is_under_way_a_second_one_that_fails_is_not_followed_by_a_third() {
+        for others in [lost, || CallError::NotAccepted("it drains".to_owned())] {
+            let (asked, outcome) = given_to(&purse(), &workers(3), slow_first(others)).await;
+            assert_eq!((asked.as_slice(), outcome.unwrap()), (&[0, 1][..], 0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hedges_are_saved_up_by_calls_and_no_ejected_worker_is_asked() {
+        let all = Purse::new(Budget::NONE, Budget { percent: 100, reserve: 0 });
+        let workers = workers(2);
+        let second = |number| match number {
+            0 => std::future::pending().boxed(),
+            _ => async { Ok(1) }.boxed(),
+        };
+        let (asked, outcome) = given_to(&all, &workers, second).await;
+        assert_eq!((asked, outcome.unwrap()), (vec![0, 1], 1));
+        workers[1].health().note_failure();
+        let (asked, outcome) = given_to(&all, &workers, slow_first(lost)).await;
+        assert_eq!((asked, outcome.unwrap()), (vec![0], 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_held_up_reads_before_it_asks_others() {
+        let (answer, workers, purse) = (Arc::new(Notify::new()), workers(2), purse());
+        let waiting = Arc::clone(&answer);
+        let first = move |_| {
+            let waiting = Arc::clone(&waiting);
+            async move { waiting.notified().await }.map(|()| Ok(0)).boxed()
+        };
+        let held_up = async {
+            tokio::task::yield_now().await;
+            advance(LONG / HEDGE_AFTER_SHARE + Duration::from_millis(50)).await;
+            // Whoever reads the connection has its turn.
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+            answer.notify_one();
+        };
+        let ((asked, outcome), ()) = tokio::join!(given_to(&purse, &workers, first), held_up);
+        assert_eq!((asked, outcome.unwrap()), (vec![0], 0));
+    }
+}

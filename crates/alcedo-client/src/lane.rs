@@ -263,11 +263,15 @@ mod tests {
 
     /// A connection of frames and its other end, which has greeted.
     async fn pair() -> (Lane, UnixStream) {
+        pair_by(&Arc::default()).await
+    }
+
+    async fn pair_by(pause: &Arc<Pause>) -> (Lane, UnixStream) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let place = Place::Unix(path.to_str().unwrap().into());
-        let pause = Arc::default();
+        let pause = Arc::clone(pause);
         let opening = tokio::spawn(async move { open(&place, "w".into(), Arc::default(), &pause).await.unwrap() });
         let (mut other, _) = listener.accept().await.unwrap();
         let mut hello = [0; 8];
@@ -296,5 +300,22 @@ mod tests {
         let asked = Instant::now();
         assert_eq!(other.read(&mut ping).await.unwrap(), 0);
         assert!(asked.elapsed() >= KEEPALIVE_TIMEOUT && !is_usable(&lane), "{:?}", asked.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_breaks_young_makes_a_pause_that_ends_and_an_old_one_makes_none() {
+        for (age, is_paused) in [(YOUNG / 2, true), (YOUNG, false)] {
+            let pause = Arc::default();
+            let (lane, other) = pair_by(&pause).await;
+            tokio::time::advance(age).await;
+            assert!(pause.is_over());
+            drop(other);
+            while is_usable(&lane) {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(!pause.is_over(), is_paused, "{age:?}");
+            tokio::time::advance(PAUSE).await;
+            assert!(pause.is_over());
+        }
     }
 }

@@ -470,4 +470,59 @@ mod tests {
         outbound.send_prepared(3, &one, 1, key(3), 100);
         assert_eq!(kinds(&written(&outbound)), ["lookup 3 by 1"]);
     }
+
+    /// Longest wait for what must come.
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+    /// A connection of frames that is written here, the half that is read, and its other end.
+    fn socket() -> (Outbound, tokio::net::unix::OwnedReadHalf, tokio::net::UnixStream) {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let (read, write) = ours.into_split();
+        (Outbound::to(WriteHalf::Unix(write)), read, theirs)
+    }
+
+    #[tokio::test]
+    async fn what_a_socket_takes_in_pieces_arrives_whole() {
+        let (outbound, _read, mut other) = socket();
+        let path = "p".repeat(4_000);
+        (1..=500).for_each(|id| outbound.send(id, pb::LookupRequest { path: path.clone(), ..Default::default() }));
+        let (mut come, mut next) = (BytesMut::new(), 1);
+        let mut writing = std::pin::pin!(std::future::poll_fn(|cx| outbound.poll_write(cx)));
+        while next <= 500 {
+            tokio::select! {
+                ended = &mut writing => panic!("{ended:?}"),
+                read = tokio::io::AsyncReadExt::read_buf(&mut other, &mut come) => assert!(read.unwrap() > 0),
+                () = tokio::time::sleep(PATIENCE) => panic!("{next} never came whole"),
+            }
+            while let framing::Front::Message { bytes } = framing::front(&come, 1 << 20) {
+                come.advance(framing::LENGTH_BYTES);
+                let frame = pb::LookupFrame::decode(come.split_to(bytes)).unwrap();
+                assert!(frame.id == next && matches!(frame.body, Some(Body::Request(ref asked)) if asked.path == path));
+                next += 1;
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_looks_after_a_connection_is_told_of_what_others_do_not_write() {
+        let (outbound, _read, _other) = socket();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let times = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(outbound.poll_write(&mut Context::from_waker(&waker)).is_pending());
+        outbound.send(1, pb::LookupRequest::default());
+        assert_eq!(times(), 0, "who asks wrote it");
+        let _held: Vec<_> = (0..=FEW).map(|_| outbound.places.try_acquire().unwrap()).collect();
+        outbound.send(2, pb::LookupRequest::default());
+        assert_eq!(times(), 1);
+    }
 }

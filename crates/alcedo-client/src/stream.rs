@@ -292,3 +292,26 @@ impl Drop for Call<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_opens_a_connection_of_frames_at_a_time_and_where_there_was_none_another_later() {
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let link = Link::open("w".into(), channel, Some(Place::Unix("/nowhere".into())), Arc::default());
+        link.note_protocol(framing::SINCE_PROTOCOL - 1);
+        assert!(link.claim_lane(|| true).is_none(), "it speaks none");
+        link.note_protocol(framing::SINCE_PROTOCOL);
+        assert!(link.claim_lane(|| false).is_none(), "not now");
+        for _ in 0..2 {
+            assert!(link.claim_lane(|| true).is_some());
+            assert!(link.claim_lane(|| true).is_none(), "somebody opens it");
+            link.set_lane(None);
+        }
+        link.retire();
+        assert!(link.claim_lane(|| true).is_none());
+    }
+}

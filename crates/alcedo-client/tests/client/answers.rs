@@ -277,6 +277,25 @@ async fn data_pages_that_cannot_be_decoded_name_their_file() {
     assert_eq!(error.kind(), kind, "{error}");
 }
 
+#[cfg(feature = "pages")]
+#[tokio::test]
+async fn who_cannot_decode_pages_that_came_in_place_of_rows_asks_for_rows() {
+    let mut server = Server::start();
+    let builder = Client::builder().endpoints([server.address.clone()]).deadline(crate::scripted::PATIENCE);
+    let client = builder.accept_pages(true).build().unwrap();
+    let mut session = opened(&mut server, &client).await;
+    let lookup = tokio::spawn(client.lookup("lake/a").key(7).into_future());
+    let (id, request) = session.request().await;
+    assert!(request.accept_pages);
+    let pages = pb::Pages { parquet_schema: vec![0xff; 3], columns: Vec::new() };
+    let file = pb::FileRows { pages: Some(pages), compact: bytes::Bytes::new(), ..rows(1, &[(0, 0, 7)]) };
+    session.answer(id, answer(1, vec![file])).await;
+    let (id, request) = session.request().await;
+    assert!(!request.accept_pages);
+    session.answer(id, echo(&request)).await;
+    assert_eq!(values(&lookup.await.unwrap().unwrap()), [7]);
+}
+
 #[cfg(not(feature = "pages"))]
 #[tokio::test]
 async fn pages_are_refused_by_a_build_that_cannot_decode_them() {

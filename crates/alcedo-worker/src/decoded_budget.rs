@@ -139,6 +139,8 @@ impl DecodedBudget {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn budget_after(windows: u64, seen: Seen) -> (u64, u64) {
@@ -166,5 +168,15 @@ mod tests {
         assert_eq!(budget_after(50, searched(10, 1, 100)).0 + budget_after(1, searched(10, 1, 100)).1, 1_000);
         assert_eq!(budget_after(50, searched(50_000, 50_000, 100)), (500, 500));
         assert_eq!(DecodedBudget::new(0).parts(), (0, 0));
+    }
+
+    #[test]
+    fn both_give_room_back_and_take_it_again() {
+        let (budget, metrics) = (DecodedBudget::new(1_000_000), Arc::<Metrics>::default());
+        let (rows, pages) = (HotRows::new(500_000, metrics), DecodedPages::new(500_000));
+        for percent in [100, 40, 5, 60, 100] {
+            budget.set_room(percent, &rows, &pages);
+            assert_eq!((rows.capacity_bytes(), pages.capacity()), (5_000 * percent, 5_000 * percent));
+        }
     }
 }

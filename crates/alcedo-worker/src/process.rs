@@ -84,4 +84,18 @@ mod tests {
         assert_eq!(raise_open_files(0), getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
         assert!(raise_open_files(u64::MAX) <= hard);
     }
+
+    #[test]
+    fn memory_that_was_given_back_does_not_count() {
+        const BYTES: usize = 256 << 20;
+        // Far more than other tests of this process take meanwhile.
+        let most = (BYTES / 2) as u64;
+        let before = resident_bytes();
+        let taken = vec![1_u8; BYTES];
+        let while_taken = resident_bytes();
+        assert!(while_taken > before + most, "{before} {while_taken} {}", taken[BYTES - 1]);
+        drop(taken);
+        let after = resident_bytes();
+        assert!(after + most < while_taken, "{while_taken} {after}");
+    }
 }

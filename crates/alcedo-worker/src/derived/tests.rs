@@ -184,3 +184,14 @@ fn a_file_that_is_forgotten_takes_its_objects_along_but_not_the_pinned() {
     assert_eq!(derived.forget_others(&newer), PART as u64 + 4);
     assert!(pinned.is_gone() && derived.all().len() == 1 && derived.pages().files().len() == 2);
 }
+
+#[test]
+fn heads_give_room_back_and_take_it_again() {
+    let derived = Derived::open(None, &config(1 << 20)).unwrap();
+    let whole = derived.heads().2;
+    for percent in [5, 50, 100] {
+        derived.set_heads_room(percent);
+        assert_eq!(derived.heads().2, whole / 100 * percent + whole % 100 * percent / 100);
+    }
+    assert_eq!(derived.heads().2, whole);
+}

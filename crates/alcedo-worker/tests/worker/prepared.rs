@@ -331,3 +331,45 @@ async fn thousands_of_hot_lookups_at_once_are_each_answered() {
     eventually(|| served.running.metrics().lookups_total.get() == 5_001).await;
     assert_eq!(served.running.metrics().lookups_in_flight.get(), 0);
 }
+
+#[tokio::test]
+async fn while_memory_is_short_what_is_hot_is_refused_too_and_answered_again_afterwards() {
+    let served = serve_with(lake().await, Freshness::default(), config(1));
+    let mut talk = Talk::open(&served).await;
+    talk.prepare(1, ask("lake/users/a.parquet", &[])).await;
+    for id in 1..4 {
+        assert_eq!(talk.rows(id, 1, &[42]).await, [[42]]);
+    }
+    let with_limit = |limit_bytes| {
+        let mut config = config(1);
+        config.memory.limit_bytes = limit_bytes;
+        served.running.reload(config).unwrap();
+    };
+    for (limit_bytes, is_refused) in [(1 << 20, true), (0, false)] {
+        with_limit(limit_bytes);
+        // The worker looks at its memory now and then.
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            assert!(tokio::time::Instant::now() < until, "it is never so: refused {is_refused}");
+            talk.lookup(9, 1, &[42]).await;
+            let frame = talk.reply().await;
+            match frame.body.unwrap() {
+                reply_frame::Body::Failure(failure) => {
+                    assert_eq!(failure.detail.unwrap().reason(), Reason::Overloaded);
+                    assert!(failure.message.contains("memory.limit"), "{}", failure.message);
+                    if is_refused {
+                        break;
+                    }
+                }
+                reply_frame::Body::Answer(answer) => {
+                    assert_eq!(rows_of_keys(&answer, 1), [[42]]);
+                    if !is_refused {
+                        break;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

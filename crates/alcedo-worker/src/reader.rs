@@ -42,7 +42,7 @@ const INDEX_STAGE: &str = "index";
 const MAX_PREFETCHES: usize = 4_096;
 /// Fetches ahead of need under way at once: a quarter of what a store usually serves one client at a time, so that
 /// lookups find it free.
-const PREFETCHES_AT_ONCE: usize = 16;
+pub(crate) const PREFETCHES_AT_ONCE: usize = 16;
 
 /// One content version of one file.
 #[derive(Debug, Clone)]
@@ -124,6 +124,11 @@ impl Bytestore {
     pub(crate) fn forget(&self, version: &FileKey) {
         self.pages.forget(version);
         self.pinned.forget(version);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn flights(&self) -> &Flights<Error> {
+        &self.flights
     }
 
     /// The pages.

@@ -93,6 +93,11 @@ fn whole_blocks(bytes: u64) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use std::sync::Arc;
+
+    use alcedo_origin::{Freshness, OriginLimits};
+    use object_store::memory::InMemory;
+
     use super::*;
 
     const KIB: u64 = 1 << 10;
@@ -139,5 +144,22 @@ mod tests {
         assert!(needs(&[20 * KIB; 10], &rare).cheapest(START, WORTH) < START);
         // Nothing about free trips, or priceless ones, is out of bounds.
         assert_eq!(far.cheapest(START, 0), MIN_TAIL_BYTES);
+    }
+
+    #[test]
+    fn each_mount_has_a_length_of_its_own_by_its_footers_and_indexes() {
+        let mount = |name: &str| {
+            let (store, limits) = (Arc::new(InMemory::new()), OriginLimits::default());
+            Mount::with_store(name, &format!("s3://{name}"), store, Freshness::default(), limits).unwrap()
+        };
+        let (long_footers, far_indexes, unknown) = (mount("one"), mount("two"), mount("three"));
+        let tails = Tails::new(START);
+        tails.footer_took(&long_footers, 200 * KIB);
+        tails.index_began(&far_indexes, 500 * KIB);
+        let learned = tails.bytes(&long_footers);
+        assert!((200 * KIB..300 * KIB).contains(&learned), "{learned}");
+        let learned = tails.bytes(&far_indexes);
+        assert!((500 * KIB..600 * KIB).contains(&learned), "{learned}");
+        assert_eq!(tails.bytes(&unknown), START);
     }
 }

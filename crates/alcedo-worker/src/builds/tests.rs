@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use alcedo_cache::{Fetch, Urgency};
 use alcedo_lookup::answer::Form;
 use alcedo_lookup::derived::Built;
 use alcedo_lookup::error::Error as FileError;
@@ -23,7 +24,7 @@ use super::*;
 use crate::cost::Cost;
 use crate::indexes::OpenFile;
 use crate::prepared::{Ask, Asked, FileTarget};
-use crate::reader::Reader;
+use crate::reader::{PREFETCHES_AT_ONCE, Reader};
 use crate::{Config, Running, Worker, status_page};
 
 /// Longest wait for what happens on another thread.
@@ -224,6 +225,31 @@ async fn while_requests_need_the_worker_a_build_waits() {
     assert!(site.builds().counts().yielded.get() > 0);
     drop(held);
     tokio::time::timeout(PATIENCE, building).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_build_reads_stands_behind_other_reads_that_nobody_waits_for() {
+    let site = Site::with(Config::default()).await;
+    let job = site.job("rows-1").await;
+    let (store, file) = (site.door().lookups.store(), FileKey::new("s3://lake/other", "v"));
+    let never: Fetch<Error> = Arc::new(|_| Box::pin(std::future::pending()));
+    // All turns are taken.
+    let apart: Vec<Range<u64>> = (0..PREFETCHES_AT_ONCE as u64).map(|turn| turn << 24..(turn << 24) + 1).collect();
+    let taken = store.flights().read(store.pages(), &file, 1 << 30, &apart, Urgency::Prefetch, never);
+    let mut taken = std::pin::pin!(taken);
+    assert!(futures::poll!(&mut taken).is_pending());
+    assert_eq!(store.flights().under_way(), PREFETCHES_AT_ONCE);
+    let mount = Arc::clone(&job.place.mount);
+    let gets = mount.counts().gets;
+    let _built = site.builds().request(job).unwrap();
+    let waits = async {
+        while store.flights().under_way() == PREFETCHES_AT_ONCE {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((mount.counts().gets, site.builds().counts().done.get()), (gets, 0), "it did not wait for its turn");
 }
 
 #[tokio::test]

@@ -27,9 +27,6 @@ pub(crate) const THREAD_STACK_BYTES: usize = 4 << 20;
 /// Threads per runtime for steps that decompress or decode much: as many as keep a core busy while some wait to be
 /// scheduled; more would only share the same cores.
 const BLOCKING_THREADS: usize = 8;
-/// Tasks that run before a runtime looks at its sockets: a stream's turn is up to half a millisecond of work, and what
-/// came meanwhile must be read before it can be refused.
-const TASKS_PER_LOOK: u32 = 4;
 /// Sockets that wait for one runtime to take them.
 pub(crate) const HANDED_SOCKETS: usize = 64;
 /// Pause after a failed accept: out of file descriptors, the next try would fail as well.
@@ -64,7 +61,6 @@ pub(crate) struct Shared {
 pub(crate) fn runtime() -> Result<Runtime, StartError> {
     let runtime = Builder::new_current_thread()
         .enable_all()
-        .event_interval(TASKS_PER_LOOK)
         .thread_stack_size(THREAD_STACK_BYTES)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("alcedo-decode")

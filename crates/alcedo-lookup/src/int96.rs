@@ -32,8 +32,12 @@ const MICROSECOND_NANOSECONDS: i128 = 1_000;
 /// Nanoseconds since 1970-01-01 of a stored value: a signed count of nanoseconds, then a signed Julian day.
 fn nanoseconds(stored: &[u8]) -> Option<i128> {
     let (nanoseconds, day) = stored.split_first_chunk::<8>()?;
-    let day = i128::from(i32::from_le_bytes(day.try_into().ok()?));
-    Some((day - UNIX_EPOCH_JULIAN_DAY) * DAY_NANOSECONDS + i128::from(i64::from_le_bytes(*nanoseconds)))
+    Some(since_1970(i64::from_le_bytes(*nanoseconds), i32::from_le_bytes(day.try_into().ok()?)))
+}
+
+/// Nanoseconds since 1970-01-01 of nanoseconds in a Julian day; either may be negative.
+pub(crate) fn since_1970(nanoseconds: i64, day: i32) -> i128 {
+    (i128::from(day) - UNIX_EPOCH_JULIAN_DAY) * DAY_NANOSECONDS + i128::from(nanoseconds)
 }
 
 /// A stored value as a count of the unit; none where it is not a whole one of 64 bits.

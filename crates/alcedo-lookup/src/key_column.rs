@@ -8,14 +8,10 @@ use parquet::schema::types::ColumnDescPtr;
 
 use crate::error::Error;
 use crate::footer::{Bound, MAX_BOUND_BYTES, Stats};
+use crate::int96::since_1970;
 use crate::key::Key;
 use crate::probe::{Point, Probe, probe, probe_int96};
 use crate::schema::Type;
-
-/// The nanoseconds of a day, for INT96 timestamps.
-const DAY_NANOSECONDS: i128 = 86_400_000_000_000;
-/// The Julian day number of 1970-01-01.
-const UNIX_EPOCH_JULIAN_DAY: i128 = 2_440_588;
 
 /// One leaf column that is searched.
 #[derive(Debug, Clone)]
@@ -361,6 +357,6 @@ fn raised(prefix: &[u8]) -> Option<Point> {
 
 /// An INT96 timestamp in nanoseconds since 1970.
 pub(crate) fn int96_nanoseconds(value: &Int96) -> i128 {
-    let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]].map(i128::from);
-    (day - UNIX_EPOCH_JULIAN_DAY) * DAY_NANOSECONDS + (high << 32 | low)
+    let [low, high, day] = [value.data()[0], value.data()[1], value.data()[2]];
+    since_1970((u64::from(high) << 32 | u64::from(low)) as i64, day as i32)
 }

@@ -445,8 +445,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_refusal_is_believed_for_a_moment_by_all() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let worker = Worker::new(&free.to_string(), Reach { connections: 1, frames: true }).unwrap();
+        // It is taken and nobody listens there.
+        let place = tokio::net::TcpSocket::new_v4().unwrap();
+        place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let worker =
+            Worker::new(&place.local_addr().unwrap().to_string(), Reach { connections: 1, frames: true }).unwrap();
         let planted = Refusal { why: "planted".into(), at: Instant::now() };
         let attempt = async move { Err(planted) }.boxed().shared();
         assert!(attempt.clone().now_or_never().is_some());

@@ -268,8 +268,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_port_is_unavailable() {
-        let (endpoint, server) = serve(Vec::new()).await;
-        server.await.unwrap();
+        // Taken, so that nobody comes to listen there meanwhile.
+        let place = tokio::net::TcpSocket::new_v4().unwrap();
+        place.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let endpoint = format!("http://{}", place.local_addr().unwrap());
         let dir = tempfile::tempdir().unwrap();
         for mount in mounts(&endpoint, dir.path()) {
             let error = list(&mount).await.unwrap_err();

@@ -53,9 +53,10 @@ impl Acting {
                                 cancelled.fetch_add(1, Ordering::SeqCst);
                                 continue;
                             };
+                            // Before it is counted: who sees the count and then changes the mode means later lookups.
+                            let mode = mode.lock().unwrap().clone();
                             by_handle.fetch_add(usize::from(is_by_handle), Ordering::SeqCst);
                             asked.fetch_add(1, Ordering::SeqCst);
-                            let mode = mode.lock().unwrap().clone();
                             act(&session, mode, id, &request).await;
                         }
                     }

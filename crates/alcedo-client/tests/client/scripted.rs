@@ -13,13 +13,14 @@ use pb::cluster_service_server::{ClusterService, ClusterServiceServer};
 use pb::file_service_server::{FileService, FileServiceServer};
 use pb::lookup_service_server::{LookupService, LookupServiceServer};
 use pb::{lookup_frame, reply_frame};
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Longer than any test takes; a test that waits so long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any test takes on the busiest machine; a test that waits so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Unary = Box<dyn Fn(pb::LookupRequest) -> Result<pb::LookupResponse, Status> + Send>;
@@ -46,6 +47,8 @@ pub(crate) struct Server {
     lanes: mpsc::UnboundedReceiver<std::net::TcpStream>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
+    /// Its address, which nobody else gets while it is down.
+    _place: TcpSocket,
 }
 
 /// One lookup stream that a client opened. Dropping it ends the stream as draining does: cleanly.
@@ -61,8 +64,9 @@ impl Server {
 
     pub(crate) fn start_at(address: &str) -> Self {
         let script = Arc::new(Script::default());
+        let place = taken(address.parse().unwrap());
+        let address = place.local_addr().unwrap();
         let listener = std::net::TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let (opened, sessions) = mpsc::unbounded_channel();
         let (framed, lanes) = mpsc::unbounded_channel();
@@ -78,7 +82,7 @@ impl Server {
             });
         });
         let address = address.to_string();
-        Self { address, script, sessions, lanes, stop: Some(stop), thread: Some(thread) }
+        Self { address, script, sessions, lanes, stop: Some(stop), thread: Some(thread), _place: place }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -133,9 +137,23 @@ pub(crate) fn client(servers: &[&Server]) -> Client {
     Client::builder().endpoints(endpoints).deadline(PATIENCE).build().unwrap()
 }
 
-/// An address at which nobody listens.
+/// An address at which nobody listens, also later: it stays taken as long as the test program runs, so that no server
+/// of another test comes to be there.
 pub(crate) fn dead_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static TAKEN: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let place = taken("127.0.0.1:0".parse().unwrap());
+    let address = place.local_addr().unwrap();
+    TAKEN.lock().unwrap().push(place);
+    address
+}
+
+/// An address that the system gives to nobody who asks for any. Connections to it are refused, unless somebody listens
+/// there who asked for this very one.
+fn taken(address: SocketAddr) -> TcpSocket {
+    let place = TcpSocket::new_v4().unwrap();
+    place.set_reuseaddr(true).unwrap();
+    place.bind(address).unwrap();
+    place
 }
 
 impl Session {

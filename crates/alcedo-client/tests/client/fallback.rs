@@ -185,7 +185,7 @@ async fn errors_are_those_that_a_worker_gives() {
     // Without mounts there is no other way, and with one that cannot be opened its fault is named, though not before
     // it is needed: building does no I/O.
     let endpoint = dead_address().to_string();
-    let bare = Client::builder().endpoints([&endpoint]).build().unwrap();
+    let bare = Client::builder().endpoints([&endpoint]).deadline(PATIENCE).build().unwrap();
     let error = bare.lookup("lake/users/part-0.parquet").key(1).await.unwrap_err();
     assert_eq!((error.kind(), error.reason), (Kind::Unavailable, Some(Reason::NoWorker)));
     let lost = bare_with_mount(&endpoint).lookup("lake/a").key(1).await.unwrap_err();
@@ -195,5 +195,5 @@ async fn errors_are_those_that_a_worker_gives() {
 
 fn bare_with_mount(endpoint: &str) -> Client {
     let missing = [mount(Path::new("/nonexistent/lake"))];
-    Client::builder().endpoints([endpoint]).mounts(missing).build().unwrap()
+    Client::builder().endpoints([endpoint]).deadline(PATIENCE).mounts(missing).build().unwrap()
 }

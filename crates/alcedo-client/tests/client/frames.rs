@@ -123,14 +123,15 @@ async fn changed_over(server: &mut Server, prepared: &Prepared) -> Lane {
     // The client takes it over when it has read the greeting; until then it asks over gRPC.
     let mut number = 1;
     loop {
-        let asking = get(prepared, number);
-        let frame = tokio::time::timeout(Duration::from_millis(100), lane.lookup()).await;
-        if let Ok((id, key)) = frame {
-            lane.answer(id, key).await;
-            assert_eq!(values(&asking.await.unwrap().unwrap()), [number]);
-            return lane;
+        let mut asking = get(prepared, number);
+        tokio::select! {
+            (id, key) = lane.lookup() => {
+                lane.answer(id, key).await;
+                assert_eq!(values(&asking.await.unwrap().unwrap()), [number]);
+                return lane;
+            }
+            answer = &mut asking => assert_eq!(values(&answer.unwrap().unwrap()), [number]),
         }
-        assert_eq!(values(&asking.await.unwrap().unwrap()), [number]);
         number += 1;
     }
 }

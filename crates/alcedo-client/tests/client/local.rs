@@ -8,7 +8,7 @@ use alcedo_client::{Client, Column, Key, Kind, Local, LocalAnswer, LocalFile, Lo
 use alcedo_proto::v1 as pb;
 use futures::FutureExt as _;
 
-use crate::scripted::{answer, rows, values};
+use crate::scripted::{PATIENCE, answer, rows, values};
 
 /// A worker that answers with the first key; to negative ones later, to 0 never, to 13 with a failure. Also how often a
 /// question was prepared.
@@ -19,7 +19,7 @@ fn echoing() -> (Client, Arc<AtomicUsize>) {
         counted.fetch_add(1, Ordering::SeqCst);
         let url: Arc<str> = request.path.into();
         let reply = move |keys: Vec<Key>, timeout: Duration| {
-            assert!(timeout > Duration::ZERO && timeout <= Duration::from_secs(1));
+            assert!(timeout > Duration::ZERO && timeout <= PATIENCE);
             let Key::Int(first) = keys[0] else { panic!("not an int key: {keys:?}") };
             let column = Column { name: "v".into(), ty: Type::Int64 };
             let schema = Arc::new(RowSchema { columns: vec![column] });
@@ -38,7 +38,7 @@ fn echoing() -> (Client, Arc<AtomicUsize>) {
         Box::new(reply) as alcedo_client::LocalLookup
     };
     let connect = || async { Err(std::io::ErrorKind::ConnectionRefused.into()) }.boxed();
-    let client = Client::builder().in_process(Local::new("here", prepare, connect)).build().unwrap();
+    let client = Client::builder().in_process(Local::new("here", prepare, connect)).deadline(PATIENCE).build().unwrap();
     (client, prepared)
 }
 
@@ -61,8 +61,8 @@ async fn its_failures_and_its_silence_are_errors_like_others() {
     let (client, _) = echoing();
     let error = client.prepare("lake/a").get(13).await.unwrap_err();
     assert_eq!((error.kind(), error.reason), (Kind::Invalid, Some(Reason::NoSuchColumn)));
-    let error = client.lookup("lake/a").key(0).deadline(Duration::from_millis(20)).await.unwrap_err();
-    assert_eq!(error.to_string(), "the deadline of 20ms passed while waiting for here");
+    let error = client.lookup("lake/a").key(0).deadline(Duration::from_millis(500)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the deadline of 500ms passed while waiting for here");
     // What needs a connection says why there is none.
     let error = client.stat("lake/a").await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);

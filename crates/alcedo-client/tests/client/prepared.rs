@@ -113,9 +113,10 @@ async fn a_member_whose_version_is_not_known_is_asked_for_it_once() {
     assert_eq!((pair.owner.server.cluster_calls(), pair.replica.asked()), (1, 0));
 }
 
-/// Asks until it is asked by a handle.
+/// Asks until it is asked by a handle, once more if it was before.
 async fn eventually_by_handle(prepared: &Prepared, worker: &Acting) {
-    while worker.by_handle() == 0 {
+    let before = worker.by_handle();
+    while worker.by_handle() == before {
         assert_eq!(values(&prepared.get(1).await.unwrap()), [1]);
     }
 }
@@ -332,13 +333,23 @@ async fn prepared_lookups_are_hedged_and_repeated_like_others() {
     let pair = Pair::new();
     [&pair.owner, &pair.replica].iter().for_each(|worker| worker.speaks(2));
     let client = pair.builder().build().unwrap();
-    let prepared = client.prepare(&pair.url).deadline(Duration::from_secs(2));
+    let prepared = client.prepare(&pair.url);
     eventually_by_handle(&prepared, &pair.owner).await;
-    // The replica answers what the owner is silent about, and what it turns away.
+    // After 32 answers the client knows how long they take, and hedges soon.
+    for _ in pair.owner.asked()..32 {
+        prepared.get(1).await.unwrap();
+    }
+    // The replica answers what the owner is silent about ...
     pair.owner.is(Mode::IgnoresKeys(5..6));
+    let cancelled = pair.owner.cancelled();
     let answer = prepared.get(5).await.unwrap();
     assert_eq!((values(&answer), &*answer.worker), (vec![5], &*pair.replica.server.address));
-    eventually("the loser was not cancelled", || pair.owner.cancelled() == 1).await;
+    eventually("the loser was not cancelled", || pair.owner.cancelled() > cancelled).await;
+    // ... and what it turns away; that is no hedge of an answer that comes late.
+    pair.owner.is(Mode::Answers);
+    let client = pair.builder().hedge_budget(Budget::NONE).build().unwrap();
+    let prepared = client.prepare(&pair.url);
+    eventually_by_handle(&prepared, &pair.owner).await;
     pair.owner.is(failure(Code::Unavailable, pb::Reason::OriginUnavailable, Duration::ZERO));
     assert_eq!(values(&prepared.get(6).await.unwrap()), [6]);
     // A question that the worker refuses is refused, once.
@@ -387,6 +398,7 @@ async fn a_prepared_question_follows_the_ring() {
 
 #[tokio::test]
 async fn without_a_worker_it_says_so() {
-    let client = Client::builder().endpoints([dead_address().to_string()]).retry_budget(Budget::NONE).build().unwrap();
+    let client = Client::builder().endpoints([dead_address().to_string()]).deadline(PATIENCE);
+    let client = client.retry_budget(Budget::NONE).build().unwrap();
     assert_eq!(client.prepare("lake/a").get(1).await.unwrap_err().kind(), Kind::Unavailable);
 }

@@ -79,7 +79,8 @@ async fn a_worker_that_is_down_is_named_at_once() {
     assert_eq!(error.to_string(), format!("no worker reachable: {one}: connection refused (tried 1)"));
     assert!(error.is_retryable());
 
-    let client = Client::builder().endpoints([one.to_string(), format!("http://{two}")]).build().unwrap();
+    let client = Client::builder().endpoints([one.to_string(), format!("http://{two}")]);
+    let client = client.deadline(Duration::from_secs(20)).build().unwrap();
     let error = client.lookup("lake/a").key(1).await.unwrap_err();
     let both = format!("no worker reachable: {one}: connection refused; {two}: connection refused (tried 2)");
     assert_eq!(error.to_string(), both);
@@ -234,7 +235,7 @@ async fn an_endpoint_that_never_answers_does_not_hide_the_next_one() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (server, count, _) = answering();
     let endpoints = [silent.local_addr().unwrap().to_string(), server.address.clone()];
-    let client = Client::builder().endpoints(endpoints).deadline(Duration::from_secs(2)).build().unwrap();
+    let client = Client::builder().endpoints(endpoints).deadline(Duration::from_secs(6)).build().unwrap();
     assert_eq!(client.cluster().await.unwrap(), alcedo_client::ClusterView::default());
     // It accepted the connection, so it might be asked for this file first; the view has already shown that it is slow.
     let answer = client.lookup("lake/a").key(1).deadline(Duration::from_secs(20)).await.unwrap();

@@ -42,7 +42,8 @@ async fn a_call_that_was_not_accepted_goes_on_at_no_cost() {
     *up.server.script.cluster.lock().unwrap() = view;
     let urls: Vec<String> = (0..32).map(|number| format!("s3://bucket/{number}")).collect();
     assert!(urls.iter().any(|url| ring.owners(url).next().unwrap().id() == "dead"));
-    let client = Client::builder().endpoints([&up.server.address]).retry_budget(Budget::NONE).build().unwrap();
+    let client = Client::builder().endpoints([&up.server.address]).deadline(PATIENCE).retry_budget(Budget::NONE);
+    let client = client.build().unwrap();
     for url in &urls {
         client.lookup(url).key(1).await.unwrap();
     }
@@ -53,7 +54,8 @@ async fn a_call_that_was_not_accepted_goes_on_at_no_cost() {
 async fn who_turns_calls_away_is_left_alone_as_long_as_it_asked() {
     let pair = Pair::new();
     let client = pair.builder().retry_budget(Budget { percent: 0, reserve: 1 }).build().unwrap();
-    pair.owner.is(failure(Code::ResourceExhausted, pb::Reason::Overloaded, Duration::from_secs(3)));
+    // As long as a client believes anybody, so that no pause of a busy machine is longer.
+    pair.owner.is(failure(Code::ResourceExhausted, pb::Reason::Overloaded, Duration::from_secs(5)));
     for key in 0..5 {
         assert_eq!(values(&client.lookup(&pair.url).key(key).await.unwrap()), [key]);
     }

@@ -50,6 +50,8 @@ pub(crate) struct DiskPages {
     readers: ReadingThreads,
     capacity_bytes: u64,
     longest_extent: u32,
+    /// Longest wait for the disk; only tests have another.
+    read_timeout: Duration,
 }
 
 impl DiskPages {
@@ -67,7 +69,8 @@ impl DiskPages {
         thread.spawn(move || writer::run(&of_writer, log)).map_err(|source| OpenError::Thread { source })?;
         let waiting = Arc::new(Semaphore::new(MOST_WAITING_READS));
         let readers = ReadingThreads::default();
-        Ok(Self { shared, waiting, readers, capacity_bytes, longest_extent: longest_extent(capacity_bytes) })
+        let (longest_extent, read_timeout) = (longest_extent(capacity_bytes), READ_TIMEOUT);
+        Ok(Self { shared, waiting, readers, capacity_bytes, longest_extent, read_timeout })
     }
 
     /// The bytes of a range, if all of them are here and none of them has to be waited for.
@@ -148,7 +151,7 @@ impl DiskPages {
             };
             self.readers.run(read).await.ok()
         };
-        match tokio::time::timeout(READ_TIMEOUT, read).await {
+        match tokio::time::timeout(self.read_timeout, read).await {
             Ok(Some(Ok(bytes))) => Some(bytes),
             Ok(Some(Err(fault))) => {
                 self.draw(file, &part, &fault);

@@ -131,8 +131,6 @@ pub(crate) mod faults {
         pub(crate) write: Mutex<Option<i32>>,
         pub(crate) reserve: Mutex<Option<i32>>,
         pub(crate) room: Mutex<Option<Room>>,
-        /// Reads that may wait take so long.
-        pub(crate) slow: Mutex<Option<Duration>>,
         /// Reads that must not wait would have to.
         pub(crate) cold: AtomicBool,
         /// Writes wait until it is false.
@@ -154,8 +152,6 @@ pub(crate) mod faults {
             }
             if !now {
                 self.waited.fetch_add(1, Ordering::SeqCst);
-                let slow = *self.slow.lock().unwrap();
-                slow.into_iter().for_each(std::thread::sleep);
                 while self.stuck_reads.load(Ordering::SeqCst) {
                     std::thread::sleep(Duration::from_millis(1));
                 }

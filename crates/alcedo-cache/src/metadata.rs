@@ -121,6 +121,8 @@ pub struct Metadata {
     shared: Arc<Shared>,
     reads: Arc<Semaphore>,
     writer: Option<JoinHandle<()>>,
+    /// Longest time of a read; only tests have another.
+    read_timeout: Duration,
 }
 
 /// What readers and the writing thread share.
@@ -174,7 +176,8 @@ impl Metadata {
         let keeper = Keeper::open(path, dir, Arc::clone(&shared), pauses)?;
         let thread = thread::Builder::new().name("alcedo-metadata".to_owned());
         let writer = thread.spawn(move || keeper.run()).map_err(MetadataError::Thread)?;
-        Ok(Self { shared, reads: Arc::new(Semaphore::new(MAX_READS)), writer: Some(writer) })
+        let reads = Arc::new(Semaphore::new(MAX_READS));
+        Ok(Self { shared, reads, writer: Some(writer), read_timeout: READ_TIMEOUT })
     }
 
     /// The record of this name, read on a blocking thread. Whatever goes wrong is a miss.
@@ -188,7 +191,7 @@ impl Metadata {
             });
             read.await.ok().flatten()
         };
-        tokio::time::timeout(READ_TIMEOUT, read).await.unwrap_or_else(|_| {
+        tokio::time::timeout(self.read_timeout, read).await.unwrap_or_else(|_| {
             self.shared.errors.add(1);
             self.shared.misses.add(1);
             None

@@ -8,9 +8,10 @@ use std::env;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::lake::{BLOCK, is_here, key, open, segments, settle, write};
+use super::lake::{BLOCK, PATIENCE, is_here, key, open, segments, settle, write};
 
 const DIRECTORY: &str = "ALCEDO_TEST_FILL";
 /// How often the process is killed; a longer run is asked for by hand.
@@ -18,6 +19,9 @@ const KILLS: &str = "ALCEDO_TEST_KILLS";
 const FEW_KILLS: u64 = 20;
 const CAPACITY: u64 = 256 << 20;
 const SIZE: u64 = 1 << 20;
+/// A process fills in so many files at most, which are half of what there is room for: where it is let live for long,
+/// its own first ones must not be dropped for its last.
+const MOST_FILES: u64 = 1_500;
 
 /// The length of the file with this number, in blocks.
 fn length(number: u64) -> u64 {
@@ -31,7 +35,7 @@ fn fills_until_it_is_killed() {
     let store = open(Path::new(&directory), CAPACITY);
     let first: u64 = env::var("ALCEDO_TEST_FIRST").unwrap().parse().unwrap();
     let mut out = std::io::stdout().lock();
-    for number in first.. {
+    for number in first..first + MOST_FILES {
         write(&store, &key(number, 0), SIZE, 0..length(number));
         if number % 8 == 7 {
             settle(&store);
@@ -40,6 +44,8 @@ fn fills_until_it_is_killed() {
             out.flush().unwrap();
         }
     }
+    // It is to be killed, not to end.
+    std::thread::sleep(PATIENCE);
 }
 
 fn filler(directory: &Path, first: u64) -> Child {
@@ -49,14 +55,24 @@ fn filler(directory: &Path, first: u64) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Lets a process fill, kills it after this time, and returns the last number that it had finished, if any.
-fn killed(directory: &Path, first: u64, after: Duration) -> Option<u64> {
+/// Lets a process fill, kills it after this time, and returns the last number that it had finished, if any. The time is
+/// that from its start, or from the first files that it finished.
+fn killed(directory: &Path, first: u64, has_begun: bool, after: Duration) -> Option<u64> {
     let mut child = filler(directory, first);
     let out = BufReader::new(child.stdout.take().unwrap());
+    let (finished, some_finished) = mpsc::channel();
     let reader = std::thread::spawn(move || {
-        let numbers = out.lines().map_while(Result::ok);
-        numbers.filter_map(|line| line.strip_prefix("filled ")?.parse().ok()).last()
+        let lines = out.lines().map_while(Result::ok);
+        let numbers = lines.filter_map(|line| line.strip_prefix("filled ")?.parse::<u64>().ok());
+        // Nobody may be waiting for it.
+        let tell = |_: &u64| {
+            let _ = finished.send(());
+        };
+        numbers.inspect(tell).last()
     });
+    if has_begun {
+        some_finished.recv_timeout(PATIENCE).expect("it fills nothing");
+    }
     std::thread::sleep(after);
     assert_eq!(child.try_wait().unwrap(), None, "the process ended by itself");
     child.kill().unwrap();
@@ -74,7 +90,9 @@ fn a_killed_process_leaves_a_store_that_serves() {
     for kill in 0..kills {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let first = kill * 1_000_000;
-        let last = killed(temp.path(), first, Duration::from_micros(20_000 + (seed >> 33) % 180_000));
+        // Every other one at any moment, its start included; a slow machine may need longer than this to start it.
+        let after = Duration::from_micros(20_000 + (seed >> 33) % 180_000);
+        let last = killed(temp.path(), first, kill.is_multiple_of(2), after);
         ends.insert(first, last.map_or(0, |last| last + 1 - first));
         let store = open(temp.path(), CAPACITY);
         for (first, count) in &ends {

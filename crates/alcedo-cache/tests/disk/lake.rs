@@ -5,13 +5,15 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use alcedo_cache::{BLOCK_BYTES, CacheDir, FileKey, PageStore, StoreName};
+use alcedo_cache::{BLOCK_BYTES, CacheDir, FileKey, OpenError, PageStore, StoreName};
 use bytes::Bytes;
 
 pub(crate) const BLOCK: u64 = BLOCK_BYTES;
 pub(crate) const ROOMY: u64 = 64 << 20;
+/// Far longer than anything here takes, however busy the machine and its disk are.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One version of one file.
 pub(crate) fn key(number: u64, version: u64) -> FileKey {
@@ -25,9 +27,18 @@ pub(crate) fn content(file: &FileKey, range: Range<u64>) -> Bytes {
     range.map(|place| (word(place / 8) >> (place % 8 * 8)) as u8).collect::<Vec<u8>>().into()
 }
 
-/// The store in a directory; the directory is free again when the store is dropped.
+/// The store in a directory; the directory is free again when the store is dropped, or some time later where the disk
+/// did not take its last bytes in the time that it gives them.
 pub(crate) fn open(path: &Path, capacity_bytes: u64) -> PageStore {
-    let dir = CacheDir::open(path, "w1").unwrap();
+    let began = Instant::now();
+    let dir = loop {
+        match CacheDir::open(path, "w1") {
+            Err(OpenError::Locked { .. }) if began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => break opened.unwrap(),
+        }
+    };
     PageStore::open(&dir, StoreName::Pages, capacity_bytes).unwrap()
 }
 
@@ -36,28 +47,31 @@ pub(crate) fn write(store: &PageStore, file: &FileKey, file_size: u64, range: Ra
 }
 
 pub(crate) fn settle(store: &PageStore) {
-    assert!(store.settle(Duration::from_secs(30)), "the writer does not come to an end");
+    assert!(store.settle(PATIENCE), "the writer does not come to an end");
 }
 
-/// Reads of a disk that did not answer in time, one after the other, before what it holds counts as not there.
-const MOST_SLOW_READS: usize = 50;
-
-/// Whether the range is there; its bytes are checked. A read that took the disk too long is asked again: it says
-/// nothing about what is there.
+/// Whether the range is there; its bytes are checked.
 pub(crate) fn is_here(store: &PageStore, file: &FileKey, range: Range<u64>) -> bool {
+    let check =
+        |bytes: &Bytes| assert_eq!(*bytes, content(file, range.clone()), "wrong bytes of {file:?} at {range:?}");
+    read(store, file, range.clone()).inspect(check).is_some()
+}
+
+/// The bytes of the range, if it is there. A read that took the disk too long is asked again: it says nothing about
+/// what is there.
+pub(crate) fn read(store: &PageStore, file: &FileKey, range: Range<u64>) -> Option<Bytes> {
     // Not every file system can say what is in memory, and then only a read that may wait finds it.
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let waited_for = || runtime().block_on(store.read_waiting(file, range.clone()));
-    let check =
-        |bytes: &Bytes| assert_eq!(*bytes, content(file, range.clone()), "wrong bytes of {file:?} at {range:?}");
-    for _ in 0..MOST_SLOW_READS {
+    let began = Instant::now();
+    loop {
         let slow_reads = store.counts().slow_reads;
-        let is_here = store.read(file, range.clone()).or_else(waited_for).inspect(check).is_some();
-        if is_here || store.counts().slow_reads == slow_reads {
-            return is_here;
+        let read = store.read(file, range.clone()).or_else(waited_for);
+        if read.is_some() || store.counts().slow_reads == slow_reads {
+            return read;
         }
+        assert!(began.elapsed() < PATIENCE, "the disk does not answer in time");
     }
-    panic!("the disk does not answer in time");
 }
 
 /// The segment files, oldest first.

@@ -3,16 +3,16 @@
 //! Knows the public API. It must not know how room is made, only whose room it may be.
 
 use std::path::Path;
-use std::time::Duration;
 
 use alcedo_cache::{CacheDir, FileKey, PageStore, StoreName, StoredFile};
 use bytes::Bytes;
+
+use super::lake::{self, PATIENCE};
 
 /// Eight segments of 1 MiB.
 const CAPACITY: u64 = 8 << 20;
 /// Less than a segment, so that each file needs one of its own but for a small rest.
 const FILE_BYTES: usize = 900 << 10;
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn open(path: &Path, name: StoreName) -> (CacheDir, PageStore) {
     let dir = CacheDir::open(path, "w1").unwrap();
@@ -34,8 +34,7 @@ fn put(store: &PageStore, number: usize) -> bool {
 
 fn is_whole(store: &PageStore, number: usize) -> bool {
     store.held_bytes(&file(number)) == FILE_BYTES as u64
-        && store
-            .read(&file(number), 0..FILE_BYTES as u64)
+        && lake::read(store, &file(number), 0..FILE_BYTES as u64)
             .inspect(|bytes| assert_eq!(*bytes, content(number)))
             .is_some()
 }

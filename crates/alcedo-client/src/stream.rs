@@ -139,6 +139,7 @@ impl Link {
         match lane {
             // There is one only for who has claimed it.
             Some(lane) => drop(self.lane.set(lane)),
+            // Where there is one by now, nobody is told to open another.
             None => self.is_lane_claimed.store(false, Ordering::Relaxed),
         }
     }
@@ -163,6 +164,11 @@ impl Link {
         let protocol = &self.protocol;
         protocol.load(Ordering::Relaxed) == UNKNOWN
             && protocol.compare_exchange(UNKNOWN, ASKED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whoever asked for the worker's version is done. If nobody has heard it, somebody may ask again.
+    pub(crate) fn ask_again(&self) {
+        let _ = self.protocol.compare_exchange(ASKED, UNKNOWN, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Sends one message and waits for its answer. Dropping the future cancels the message; that it takes too long is
@@ -313,5 +319,19 @@ mod tests {
         }
         link.retire();
         assert!(link.claim_lane(|| true).is_none());
+    }
+
+    #[tokio::test]
+    async fn one_asks_what_the_worker_speaks_and_another_when_it_did_not_say() {
+        let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let link = Link::open("w".into(), channel, None, Arc::default());
+        for _ in 0..2 {
+            assert!(link.claim_asking() && !link.claim_asking());
+            link.ask_again();
+        }
+        assert!(link.claim_asking());
+        link.note_protocol(PREPARED_SINCE);
+        link.ask_again();
+        assert!(link.knows_prepared() && !link.claim_asking());
     }
 }

@@ -13,6 +13,7 @@ use futures::future::{BoxFuture, Shared};
 use pb::cluster_service_client::ClusterServiceClient;
 use pb::lookup_service_client::LookupServiceClient;
 use tokio::time::{Instant, timeout_at};
+use tonic::Code;
 use tonic::transport::Endpoint;
 
 use crate::deadline::Deadline;
@@ -299,15 +300,19 @@ impl Worker {
     /// Learns in the background what the worker at the other end of a connection speaks; until then lookups travel in
     /// full.
     fn ask_protocol(self: &Arc<Self>, link: &Arc<Link>) {
-        let (link, worker) = (Arc::clone(link), Arc::clone(self));
+        // Where no answer comes in time it may only be busy, and the connection may last for days.
+        let (errand, worker) = (Errand { link: Arc::clone(link), undone: Link::ask_again }, Arc::clone(self));
         tokio::spawn(async move {
+            let link = &errand.link;
             let mut client = ClusterServiceClient::new(link.channel()).max_decoding_message_size(MAX_REPLY_BYTES);
             let asking = client.cluster(timed(pb::ClusterRequest {}, Deadline::after(ASKING_TIMEOUT)));
             match tokio::time::timeout(ASKING_TIMEOUT, asking).await {
-                Ok(Ok(reply)) => worker.learn(&link, reply.get_ref()),
-                _ => {
-                    tracing::debug!(worker = %worker.address, "it does not say what it speaks; lookups travel in full")
+                Ok(Ok(reply)) => worker.learn(link, reply.get_ref()),
+                Ok(Err(status)) if !matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) => {
+                    link.note_protocol(0);
+                    tracing::debug!(worker = %worker.address, "it does not say what it speaks; lookups travel in full");
                 }
+                _ => {}
             }
         });
     }
@@ -319,13 +324,14 @@ impl Worker {
         let Some(place) = link.claim_lane(|| pause.is_over()) else { return };
         let (place, worker, health) = (place.clone(), Arc::clone(&self.address), Arc::clone(&self.health));
         let (link, pause) = (Arc::clone(link), Arc::clone(pause));
+        let errand = Errand { link, undone: |link| link.set_lane(None) };
         tokio::spawn(async move {
             let lane = lane::open(&place, Arc::clone(&worker), health, &pause).await;
             if let Err(error) = &lane {
                 tracing::debug!(%worker, %error, "no connection of frames; lookups stay with gRPC for a while");
                 pause.begin();
             }
-            link.set_lane(lane.ok());
+            errand.link.set_lane(lane.ok());
         });
     }
 
@@ -396,6 +402,19 @@ impl Worker {
             Some(_) => CallError::Lost(error),
             None => CallError::answered(error),
         }
+    }
+}
+
+/// Something that one call does in the background for all calls of a link. When it is over, also because the runtime of
+/// that call ended, what is not done by then may be begun by another.
+struct Errand {
+    link: Arc<Link>,
+    undone: fn(&Link),
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        (self.undone)(&self.link);
     }
 }
 

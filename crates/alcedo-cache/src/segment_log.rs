@@ -237,6 +237,7 @@ impl SegmentLog {
         let is_made = if is_within { self.make_free(u64::from(bytes)) } else { Err(AppendError::NoRoom) };
         self.publish();
         is_made?;
+        self.repair();
         let (id, path) = (self.next_id, self.segments_dir().join(file_name(self.next_id)));
         self.next_id += 1;
         let made = match OpenSegment::create(&self.io, path.clone(), id, bytes) {
@@ -334,6 +335,13 @@ impl SegmentLog {
             self.sealed.retain(|segment| !gone.iter().any(|gone| Arc::ptr_eq(gone, segment)));
             self.drop_segments(&gone);
         }
+    }
+
+    /// Makes again what somebody removed of the directory: the marker above all, without which the next start would take
+    /// what is written here for somebody else's.
+    pub(crate) fn repair(&self) {
+        // Where it cannot be made, a segment cannot either, and that is told.
+        let _ = self.dir.repair();
     }
 
     /// Removes segments of another format that nobody came back for.

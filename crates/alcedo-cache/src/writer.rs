@@ -55,6 +55,10 @@ pub(crate) fn run(shared: &Arc<Shared>, mut log: SegmentLog) {
         }
         if kept_house.elapsed() >= HOUSEKEEPING {
             kept_house = Instant::now();
+            // A directory that is gone altogether is made when there is something to write.
+            if log.segments_dir().exists() {
+                log.repair();
+            }
             log.drop_vanished();
             log.reclaim_others();
         }

@@ -191,6 +191,21 @@ fn a_live_directory_may_be_emptied() {
 }
 
 #[test]
+fn a_marker_that_is_removed_in_use_is_made_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path(), 8 << 20);
+    fs::remove_file(temp.path().join("ALCEDO-CACHE")).unwrap();
+    // Enough for a segment to be begun: nothing else of the directory is missing.
+    for number in 0..4 {
+        write(&store, &key(number, 0), 1 << 20, 0..1 << 20);
+        settle(&store);
+    }
+    drop(store);
+    let store = open(temp.path(), 8 << 20);
+    assert!(is_here(&store, &key(3, 0), 0..1 << 20));
+}
+
+#[test]
 fn a_file_that_is_not_a_segment_is_dropped_and_others_are_left_alone() {
     let temp = tempfile::tempdir().unwrap();
     drop(open(temp.path(), ROOMY));

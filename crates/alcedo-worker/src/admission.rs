@@ -151,6 +151,11 @@ impl Admission {
         Error::Overloaded { what: "memory.limit is nearly reached", retry_after: MEMORY_RETRY_AFTER }
     }
 
+    fn refused_for_memory(&self) -> Error {
+        self.metrics.shed_memory_total.up();
+        Self::memory_error()
+    }
+
     fn max_timeout(&self) -> Duration {
         Duration::from_micros(self.max_timeout_us.load(Ordering::Relaxed))
     }
@@ -178,6 +183,10 @@ impl Admission {
 
     /// Why a request that comes now would be turned away for certain, or would wait too long for its turn.
     pub(crate) fn refusal(&self, deadline: Deadline, is_admitted: bool) -> Option<Error> {
+        // Not for want of permits: who is told so comes again much too soon.
+        if !is_admitted && self.memory_is_short() {
+            return Some(self.refused_for_memory());
+        }
         // Where others wait for a turn, a permit and the end of a wait for one would be noticed far too late.
         let may_wait = || self.waiting.load(Ordering::Relaxed) < MAX_WAITING && !turns::is_busy();
         let what = if !is_admitted && !may_wait() {
@@ -210,8 +219,7 @@ impl Admission {
     pub async fn admit(&self, weight: usize, deadline: Deadline) -> Result<OwnedSemaphorePermit, Error> {
         let weight = self.weight(weight);
         if self.memory_is_short() {
-            self.metrics.shed_memory_total.up();
-            return Err(Self::memory_error());
+            return Err(self.refused_for_memory());
         }
         let shed = || {
             self.metrics.shed_total.up();
@@ -240,6 +248,8 @@ mod tests {
     use super::*;
 
     fn admission(permits: usize) -> Admission {
+        // What another test did on this thread, where all of them have one, is not this one's.
+        turns::rested();
         Admission::new(&LookupConfig { permits, ..LookupConfig::default() }, Arc::default())
     }
 
@@ -306,8 +316,16 @@ mod tests {
         assert!(admission.is_strained() && admission.try_admit(1).is_none());
         assert!(matches!(admission.admit(1, deadline).await, Err(Error::Overloaded { .. })));
         assert_eq!(admission.metrics.shed_memory_total.get(), 1);
+        // A thread that is tired tells the same reason.
+        turns::worked(Duration::from_secs(1));
+        let refused = admission.refusal(deadline, false).unwrap();
+        assert_eq!(refused.to_string(), Admission::memory_error().to_string());
+        assert_eq!((admission.metrics.shed_memory_total.get(), admission.metrics.shed_total.get()), (2, 0));
         admission.set_memory(Memory::Enough);
-        assert!(!admission.is_strained());
+        let refused = admission.refusal(deadline, false).unwrap();
+        assert!(refused.to_string().contains(ALL_TAKEN), "{refused}");
+        turns::rested();
+        assert!(admission.refusal(deadline, false).is_none() && !admission.is_strained());
         drop(admission.admit(1, deadline).await.unwrap());
     }
 

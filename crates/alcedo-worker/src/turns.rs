@@ -143,7 +143,8 @@ mod tests {
         assert!(!is_tired());
     }
 
-    #[tokio::test]
+    // The clock stands still: a thread that loses the processor in between has not worked meanwhile.
+    #[tokio::test(start_paused = true)]
     async fn work_that_goes_on_gives_way_once_on_a_tired_thread() {
         let (begun, gone_on) = (Cell::new(0), Cell::new(0));
         let work = || {

@@ -64,6 +64,8 @@ pub(crate) fn built_in(config: &Config) -> Result<(Config, Mounts), String> {
     own.worker_id.clone_from(&config.worker_id);
     (own.cache.pages_bytes, own.cache.index_bytes, own.cache.listings_bytes) = (CACHE_BYTES, CACHE_BYTES, CACHE_BYTES);
     own.cache.decoded_bytes = 0;
+    // How long a thread may take is for who asks to say.
+    own.lookup.default_timeout = own.lookup.max_timeout;
     Ok((own, mounts.map_err(|error| error.to_string())?))
 }
 

@@ -203,7 +203,8 @@ mod tests {
         .await;
     }
 
-    #[tokio::test]
+    // The clock stands still: who is called always comes in time, however busy the machine is.
+    #[tokio::test(start_paused = true)]
     async fn turns_go_round_and_between_two_everybody_else_has_one() {
         rested();
         let notes = Rc::new(RefCell::new(Vec::new()));

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::served::*;
 
 fn with_admin(toml: &str) -> Config {
-    let mut settings = Config::from_toml(&format!("runtimes = 2\n{toml}"), "worker.toml").unwrap();
+    let mut settings = read(toml);
     settings.admin.listen = AdminListen::At(SocketAddr::from(([127, 0, 0, 1], 0)));
     settings
 }
@@ -107,7 +107,7 @@ async fn pages_and_problems() {
 
 #[tokio::test]
 async fn a_draining_worker_is_alive_and_not_ready() {
-    let toml = "members = [\"worker=127.0.0.1:1\", \"other=127.0.0.1:2\"]\n[drain]\nnotice = \"3s\"\n";
+    let toml = "members = [\"worker=127.0.0.1:1\", \"other=127.0.0.1:2\"]\n[drain]\nnotice = \"8s\"\n";
     let served = serve_with(lake().await, Freshness::default(), with_admin(toml));
     let admin = served.running.admin_addr().unwrap();
     assert_eq!(fetch(admin, "GET", "/readyz").await.0, 200);

@@ -1,17 +1,16 @@
 //! How a worker proves that it serves, follows its members, takes other settings, and leaves.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alcedo_origin::Freshness;
 use alcedo_proto::v1;
 use alcedo_proto::v1::cluster_service_client::ClusterServiceClient;
-use alcedo_worker::Config;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result,
@@ -25,6 +24,8 @@ use crate::served::*;
 struct Blocking {
     files: InMemory,
     gate: Arc<Mutex<()>>,
+    /// It is being asked: the thread that does is blocked now, unless the gate is open.
+    is_asked: Arc<AtomicBool>,
 }
 
 impl fmt::Display for Blocking {
@@ -44,6 +45,7 @@ impl ObjectStore for Blocking {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        self.is_asked.store(true, Ordering::SeqCst);
         drop(self.gate.lock().unwrap());
         self.files.get_opts(at, options).await
     }
@@ -65,16 +67,12 @@ impl ObjectStore for Blocking {
     }
 }
 
-fn read(toml: &str) -> Config {
-    Config::from_toml(&format!("runtimes = 2\n{toml}"), "worker.toml").unwrap()
-}
-
 #[tokio::test]
 async fn the_watchdog_looks_a_row_up_that_no_client_can_reach_and_counts_nothing() {
     let served = serve().await;
     let watchdog = served.running.watchdog();
     for _ in 0..3 {
-        watchdog.look(Duration::from_secs(20)).await.unwrap();
+        watchdog.look(PATIENCE).await.unwrap();
     }
     let metrics = served.running.metrics();
     assert_eq!((metrics.lookups_total.get(), metrics.connections_total.get(), metrics.connections.get()), (0, 0, 0));
@@ -91,31 +89,35 @@ async fn the_watchdog_looks_a_row_up_that_no_client_can_reach_and_counts_nothing
 #[allow(clippy::await_holding_lock)]
 #[tokio::test]
 async fn a_serving_thread_that_hangs_does_not_feed_the_watchdog() {
-    let gate = Arc::new(Mutex::new(()));
-    let store = Blocking { files: InMemory::new(), gate: Arc::clone(&gate) };
+    let (gate, is_asked) = (Arc::new(Mutex::new(())), Arc::new(AtomicBool::new(false)));
+    let store = Blocking { files: InMemory::new(), gate: Arc::clone(&gate), is_asked: Arc::clone(&is_asked) };
     put(&store, "a.parquet", file(0..10)).await;
     let served = serve_with(Arc::new(store), Freshness::default(), config(2));
     let watchdog = served.running.watchdog();
-    watchdog.look(Duration::from_secs(20)).await.unwrap();
+    watchdog.look(PATIENCE).await.unwrap();
     let closed = gate.lock().unwrap();
     let hanging = tokio::spawn({
         let mut client = v1::lookup_service_client::LookupServiceClient::new(served.channel.clone());
         async move { client.lookup(ask("lake/a.parquet", &[1])).await }
     });
-    eventually(|| served.running.metrics().lookups_in_flight.get() == 1).await;
+    eventually(|| is_asked.load(Ordering::SeqCst)).await;
     // The other thread answers; that is not enough.
-    let mut fed = 0;
-    let run = watchdog.run(Duration::from_millis(200), || fed += 1);
+    let fed = AtomicU32::new(0);
+    let feed = || {
+        fed.fetch_add(1, Ordering::Relaxed);
+    };
+    let run = watchdog.run(Duration::from_millis(200), feed);
     assert!(tokio::time::timeout(Duration::from_millis(700), run).await.is_err());
-    assert_eq!(fed, 0);
+    assert_eq!(fed.load(Ordering::Relaxed), 0);
     let unproven = watchdog.look(Duration::from_millis(200)).await.unwrap_err();
     assert!(unproven.to_string().contains("no answer within"), "{unproven}");
     drop(closed);
     hanging.await.unwrap().unwrap();
-    watchdog.look(Duration::from_secs(20)).await.unwrap();
-    let run = watchdog.run(Duration::from_millis(1), || fed += 1);
-    assert!(tokio::time::timeout(Duration::from_millis(500), run).await.is_err());
-    assert!(fed > 0);
+    watchdog.look(PATIENCE).await.unwrap();
+    tokio::select! {
+        () = watchdog.run(PATIENCE, feed) => panic!("it goes on as long as it is polled"),
+        () = eventually(|| fed.load(Ordering::Relaxed) > 0) => {}
+    }
 }
 
 #[tokio::test]
@@ -149,29 +151,27 @@ async fn a_members_file_is_followed_and_a_broken_one_changes_nothing() {
     write("other=127.0.0.1:2\nother=127.0.0.1:3\n");
     eventually(|| served.running.metrics().members_errors_total.get() > 0).await;
     assert_eq!(view().await, (2, after));
-    write("");
     let errors = served.running.metrics().members_errors_total.get();
+    write("");
     eventually(|| served.running.metrics().members_errors_total.get() > errors).await;
     assert_eq!(view().await, (2, after));
 }
 
 #[tokio::test]
 async fn a_reload_is_taken_as_a_whole_or_not_at_all() {
-    let slow = ThrottleConfig { wait_get_per_call: Duration::from_millis(300), ..ThrottleConfig::default() };
-    let store = InMemory::new();
-    for name in ["a", "b"] {
-        put(&store, &format!("{name}.parquet"), file(0..10)).await;
-    }
-    let served = serve_with(Arc::new(ThrottledStore::new(store, slow)), Freshness::default(), read(""));
+    let (served, origin) = gated(read("")).await;
     let refused = read("members = [\"a=h:1\"]\nmembers_file = \"m\"\n[lookup]\nmax_timeout = \"1s\"\n");
     let why = served.running.reload(refused).unwrap_err().to_string();
     assert!(why.contains("exclude each other"), "{why}");
-    served.lookup(ask("lake/a.parquet", &[1])).await.unwrap();
     let taken = "members = [\"a=h:1\", \"b=h:2\"]\n[lookup]\ndefault_timeout = \"50ms\"\npermits = 7\n";
     let reloaded = served.running.reload(read(taken)).unwrap();
     assert_eq!((reloaded.taken, reloaded.restart), (vec!["members", "lookup.default_timeout"], vec!["lookup.permits"]));
-    let late = served.lookup(ask("lake/b.parquet", &[1])).await.unwrap_err();
+    let late = served.lookup(ask("lake/a.parquet", &[1])).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded);
+    // One that has its own time takes it.
+    origin.open();
+    let patient = v1::LookupRequest { timeout_us: 60_000_000, ..ask("lake/a.parquet", &[1]) };
+    served.lookup(patient).await.unwrap();
     let mut client = ClusterServiceClient::new(served.channel.clone());
     assert_eq!(client.cluster(v1::ClusterRequest {}).await.unwrap().into_inner().members.len(), 2);
     let metrics = served.running.metrics();
@@ -182,7 +182,7 @@ async fn a_reload_is_taken_as_a_whole_or_not_at_all() {
 async fn a_member_that_leaves_says_so_and_serves_for_the_notice() {
     use tonic_health::pb::health_check_response::ServingStatus;
     use tonic_health::pb::health_client::HealthClient;
-    let settings = read("members = [\"worker=127.0.0.1:1\", \"other=127.0.0.1:2\"]\n[drain]\nnotice = \"3s\"\n");
+    let settings = read("members = [\"worker=127.0.0.1:1\", \"other=127.0.0.1:2\"]\n[drain]\nnotice = \"8s\"\n");
     let served = serve_with(lake().await, Freshness::default(), settings);
     served.lookup(ask("lake/users/a.parquet", &[1])).await.unwrap();
     let channel = served.channel.clone();

@@ -23,7 +23,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use served::*;
 
@@ -199,7 +199,7 @@ async fn connections_beyond_the_bound_wait_for_their_turn() {
     assert!(second.read(&mut [0; 9]).is_err());
     assert_eq!(served.running.metrics().connections_total.get(), 1);
     drop(served.channel);
-    second.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
     let answered = tokio::task::spawn_blocking(move || second.read(&mut [0; 9]).unwrap());
     assert_eq!(answered.await.unwrap(), 9);
 }
@@ -274,50 +274,51 @@ async fn a_stream_announces_once_and_answers_each_id() {
     assert!(replies.message().await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn requests_of_a_stream_are_cancelled_timed_out_and_refused_one_by_one() {
-    let slow = ThrottleConfig { wait_get_per_call: Duration::from_millis(1_500), ..ThrottleConfig::default() };
-    let store = InMemory::new();
-    put(&store, "a.parquet", file(0..10)).await;
-    let served = serve_with(Arc::new(ThrottledStore::new(store, slow)), Freshness::default(), config(1));
-    let (frames, mut replies) = served.stream().await;
-    let mut patient = ask("lake/a.parquet", &[1]);
-    patient.timeout_us = 20_000_000;
-    let mut hurried = patient.clone();
-    hurried.timeout_us = 100_000;
-    frames.send(frame(1, patient.clone())).await.unwrap();
-    frames.send(frame(1, patient.clone())).await.unwrap();
-    frames.send(frame(2, patient.clone())).await.unwrap();
-    frames.send(v1::LookupFrame { id: 2, body: Some(lookup_frame::Body::Cancel(v1::Cancel {})) }).await.unwrap();
-    frames.send(frame(3, hurried)).await.unwrap();
-    let mut outcomes = Vec::new();
-    while outcomes.len() < 4 {
+/// The next reply of a stream that is more than an announcement: its id, and why it failed if it did.
+async fn outcome(replies: &mut Streaming<v1::ReplyFrame>) -> (u64, Option<Reason>) {
+    loop {
         let reply = replies.message().await.unwrap().unwrap();
         match reply.body.unwrap() {
             reply_frame::Body::Announce(_) | reply_frame::Body::Part(_) => {}
-            reply_frame::Body::Answer(_) => outcomes.push((reply.id, None)),
-            reply_frame::Body::Failure(failure) => outcomes.push((reply.id, Some(failure.detail.unwrap().reason()))),
+            reply_frame::Body::Answer(_) => return (reply.id, None),
+            reply_frame::Body::Failure(failure) => return (reply.id, Some(failure.detail.unwrap().reason())),
             reply_frame::Body::Batch(batch) => panic!("{batch:?}"),
         }
     }
-    let expected =
-        [(1, Some(Reason::BadRequest)), (2, Some(Reason::Cancelled)), (3, Some(Reason::Deadline)), (1, None)];
-    assert_eq!(outcomes, expected);
+}
+
+#[tokio::test]
+async fn requests_of_a_stream_are_cancelled_timed_out_and_refused_one_by_one() {
+    let (served, origin) = gated(config(1)).await;
+    let (frames, mut replies) = served.stream().await;
+    let patient = ask("lake/a.parquet", &[1]);
+    let hurried = v1::LookupRequest { timeout_us: 100_000, ..patient.clone() };
+    let cancel = Some(lookup_frame::Body::Cancel(v1::Cancel {}));
+    frames.send(frame(1, patient.clone())).await.unwrap();
+    frames.send(frame(1, patient.clone())).await.unwrap();
+    assert_eq!(outcome(&mut replies).await, (1, Some(Reason::BadRequest)));
+    frames.send(frame(2, patient.clone())).await.unwrap();
+    frames.send(v1::LookupFrame { id: 2, body: cancel }).await.unwrap();
+    assert_eq!(outcome(&mut replies).await, (2, Some(Reason::Cancelled)));
+    frames.send(frame(3, hurried)).await.unwrap();
+    assert_eq!(outcome(&mut replies).await, (3, Some(Reason::Deadline)));
+    origin.open();
+    assert_eq!(outcome(&mut replies).await, (1, None));
     // Those who left did not break off the shared opening, and did not repeat it.
     assert_eq!(served.origin_calls(), (1, 0, 0));
 }
 
 #[tokio::test]
 async fn a_drain_answers_what_is_under_way_and_ends_streams() {
-    let slow = ThrottleConfig { wait_get_per_call: Duration::from_millis(300), ..ThrottleConfig::default() };
-    let store = InMemory::new();
-    put(&store, "a.parquet", file(0..10)).await;
-    let served = serve_with(Arc::new(ThrottledStore::new(store, slow)), Freshness::default(), config(2));
+    let (served, origin) = gated(config(2)).await;
     let (frames, mut replies) = served.stream().await;
     frames.send(frame(7, ask("lake/a.parquet", &[1]))).await.unwrap();
     eventually(|| served.running.metrics().lookups_in_flight.get() > 0).await;
     let address = served.running.local_addr();
-    let shutdown = tokio::spawn(served.running.shutdown(Duration::from_secs(20)));
+    let shutdown = tokio::spawn(served.running.shutdown(PATIENCE));
+    // It drains before the answer can be given.
+    eventually(|| std::net::TcpStream::connect(address).is_err()).await;
+    origin.open();
     let mut answered = Vec::new();
     while let Some(reply) = replies.message().await.unwrap() {
         if let Some(reply_frame::Body::Answer(_)) = reply.body {

@@ -11,9 +11,6 @@ use tonic::{Code, Streaming};
 
 use crate::served::*;
 
-/// Longest wait for a reply that must come.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// A stream that asks by handles.
 struct Talk {
     frames: mpsc::Sender<v1::LookupFrame>,
@@ -212,12 +209,15 @@ async fn in_all_forms(talk: &mut Talk, first_id: u64, keys: &[i64]) -> Vec<v1::A
 #[tokio::test]
 async fn hot_rows_say_what_cold_ones_said_in_every_form() {
     let keys = [95, 3, 95, 150, -4, 99, 5_000, 12];
-    let cold = serve_with(lake().await, Freshness::default(), {
+    let with_decoded = |decoded_bytes| {
         let mut config = config(1);
-        config.cache.decoded_bytes = 0;
+        config.cache.decoded_bytes = decoded_bytes;
+        // A busy machine makes no thread short of CPU: each sends rows, and no data pages in their place.
+        config.lookup.pages_wait = PATIENCE;
         config
-    });
-    let hot = serve_with(lake().await, Freshness::default(), config(1));
+    };
+    let cold = serve_with(lake().await, Freshness::default(), with_decoded(0));
+    let hot = serve_with(lake().await, Freshness::default(), with_decoded(config(1).cache.decoded_bytes));
     let (mut cold_talk, mut hot_talk) = (Talk::open(&cold).await, Talk::open(&hot).await);
     let wanted = in_all_forms(&mut cold_talk, 1, &keys).await;
     assert_eq!(in_all_forms(&mut hot_talk, 1, &keys).await, wanted);
@@ -348,7 +348,7 @@ async fn while_memory_is_short_what_is_hot_is_refused_too_and_answered_again_aft
     for (limit_bytes, is_refused) in [(1 << 20, true), (0, false)] {
         with_limit(limit_bytes);
         // The worker looks at its memory now and then.
-        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        let until = tokio::time::Instant::now() + PATIENCE;
         loop {
             assert!(tokio::time::Instant::now() < until, "it is never so: refused {is_refused}");
             talk.lookup(9, 1, &[42]).await;

@@ -5,18 +5,79 @@ use alcedo_proto::v1::lookup_service_client::LookupServiceClient;
 use alcedo_proto::v1::{self, key, lookup_frame, value};
 use alcedo_worker::{Config, Running, Worker};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
 use parquet::arrow::ArrowWriter;
 use prost::Message as _;
+use std::fmt;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
+
+/// Longest wait for what must come, on a machine that is busy with much else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A store that answers no read while its gate is closed.
+#[derive(Debug)]
+pub(crate) struct Gated {
+    files: InMemory,
+    is_open: watch::Sender<bool>,
+}
+
+impl Gated {
+    pub(crate) fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+}
+
+impl fmt::Display for Gated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("gated")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Gated {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.files.put_opts(at, payload, options).await
+    }
+
+    async fn put_multipart_opts(&self, at: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.files.put_multipart_opts(at, options).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
+        self.files.get_opts(at, options).await
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.files.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.files.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.files.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.files.copy_opts(from, to, options).await
+    }
+}
 
 /// A Parquet file with the ids of a range, which it declares to be sorted, and a name for each.
 pub(crate) fn file(ids: std::ops::Range<i64>) -> Vec<u8> {
@@ -53,7 +114,20 @@ pub(crate) struct Served {
 }
 
 pub(crate) fn serve_with(store: Arc<dyn ObjectStore>, freshness: Freshness, config: Config) -> Served {
-    let mount = Mount::with_store("lake", "s3://bucket", store, freshness, OriginLimits::default()).unwrap();
+    serve_within(store, freshness, config, OriginLimits::default())
+}
+
+/// A worker over a file `a.parquet` whose origin answers while its gate is open, and waits for it otherwise.
+pub(crate) async fn gated(config: Config) -> (Served, Arc<Gated>) {
+    let store = Arc::new(Gated { files: InMemory::new(), is_open: watch::Sender::new(false) });
+    put(store.as_ref(), "a.parquet", file(0..100)).await;
+    // However long the gate is closed, a read is tried once.
+    let limits = OriginLimits { attempt_timeout: LONG, ..OriginLimits::default() };
+    (serve_within(Arc::clone(&store) as _, Freshness::default(), config, limits), store)
+}
+
+fn serve_within(store: Arc<dyn ObjectStore>, freshness: Freshness, config: Config, limits: OriginLimits) -> Served {
+    let mount = Mount::with_store("lake", "s3://bucket", store, freshness, limits).unwrap();
     let mounts = Mounts::from_mounts(vec![mount]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let running = Worker::with_mounts(config, mounts.clone(), listener).unwrap();
@@ -66,15 +140,32 @@ pub(crate) fn serve_with(store: Arc<dyn ObjectStore>, freshness: Freshness, conf
 pub(crate) async fn eventually(happened: impl Fn() -> bool) {
     let waiting = async {
         while !happened() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it never happens");
 }
 
+/// Settings under which nothing fails because the machine is busy: a lookup has all the time that it needs.
 pub(crate) fn config(runtimes: usize) -> Config {
     let mut config = Config::default();
-    config.runtimes = runtimes;
+    (config.runtimes, config.lookup.default_timeout) = (runtimes, LONG);
+    (config.lookup.max_timeout, config.connections.idle_timeout) = (LONG, LONG);
+    config
+}
+
+/// The same, with what this says of them.
+pub(crate) fn read(toml: &str) -> Config {
+    let mut config = Config::from_toml(&format!("runtimes = 2\n{toml}"), "worker.toml").unwrap();
+    if !toml.contains("idle_timeout") {
+        config.connections.idle_timeout = LONG;
+    }
+    if !toml.contains("max_timeout") {
+        config.lookup.max_timeout = LONG.min(config.connections.idle_timeout);
+    }
+    if !toml.contains("default_timeout") {
+        config.lookup.default_timeout = config.lookup.max_timeout;
+    }
     config
 }
 

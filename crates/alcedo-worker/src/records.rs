@@ -288,6 +288,9 @@ mod tests {
     use alcedo_cache::CacheDir;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    // Where the runtime's clock stands still, a disk that answers late is waited for: it goes on only when nothing is
+    // under way.
+
     /// A clock that a test sets, in milliseconds since 1970.
     fn clock(ms: &Arc<AtomicU64>) -> WallClock {
         let ms = Arc::clone(ms);
@@ -311,7 +314,7 @@ mod tests {
         })
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_version_is_as_old_as_it_was_and_one_from_the_future_is_as_old_as_can_be() {
         let ((_home, metadata), ms) = (metadata(), Arc::new(AtomicU64::new(1_000_000)));
         let records = Records::new(Some(Arc::clone(&metadata)), clock(&ms));
@@ -332,7 +335,7 @@ mod tests {
         assert!(records.file(&url).await.unwrap().checked.elapsed() >= UNDATED);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn listings_and_their_times_are_read_back() {
         let ((_home, metadata), ms) = (metadata(), Arc::new(AtomicU64::new(50_000_000)));
         let records = Records::new(Some(Arc::clone(&metadata)), clock(&ms));
@@ -355,7 +358,7 @@ mod tests {
         assert!(records.listing(&prefix).await.is_none());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_cannot_be_read_is_counted_and_removed() {
         let (_home, metadata) = metadata();
         let records = Records::new(Some(Arc::clone(&metadata)), WallClock::new(SystemTime::now));

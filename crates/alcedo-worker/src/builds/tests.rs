@@ -29,7 +29,11 @@ use crate::{Config, Running, Worker, status_page};
 
 /// Longest wait for what happens on another thread.
 const PATIENCE: Duration = Duration::from_secs(60);
-const PART: usize = 100 << 10;
+/// Small, so that what is made until something else is noticed finds room: thousands of them.
+const PART: usize = 16 << 10;
+
+/// Pieces of a KiB that are read of the file, which has more.
+const PIECES: u64 = 256;
 
 /// A worker over one file `lake/a.parquet`, with what its tests look into.
 pub(crate) struct Site {
@@ -170,8 +174,9 @@ impl Machine for Copying {
 }
 
 impl Copying {
+    /// The file's pieces in turn, over and over: there are as many parts as are wanted.
     fn range(&self) -> Range<u64> {
-        let start = u64::from(self.left.start) * 1_024;
+        let start = u64::from(self.left.start) % PIECES * 1_024;
         start..start + 1_024
     }
 }

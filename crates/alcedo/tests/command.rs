@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+
+use tokio::net::TcpSocket;
 
 /// The command in an environment of its own: no settings of the machine or its user.
 fn alcedo(home: &Path) -> Command {
@@ -30,9 +31,19 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// An address that nobody listens on: it was free a moment ago.
-fn dead_endpoint() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+/// A port that nobody listens on: it is taken as long as this is, so that nobody else begins to.
+struct Dead(TcpSocket);
+
+impl Dead {
+    fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    fn endpoint(&self) -> String {
+        self.0.local_addr().unwrap().to_string()
+    }
 }
 
 #[test]
@@ -103,7 +114,8 @@ fn completion_scripts_and_manual_pages_are_made_without_a_worker() {
 
 #[test]
 fn without_a_worker_every_command_says_so() {
-    let endpoint = dead_endpoint();
+    let dead = Dead::new();
+    let endpoint = dead.endpoint();
     let commands: [&[&str]; 12] = [
         &["get", "lake/users/", "1"],
         &["explain", "lake/users/", "1"],
@@ -131,7 +143,8 @@ fn without_a_worker_every_command_says_so() {
 
 #[test]
 fn colour_is_used_when_it_is_asked_for() {
-    let endpoint = dead_endpoint();
+    let dead = Dead::new();
+    let endpoint = dead.endpoint();
     let output = run(&["ls", "-e", &endpoint, "--color", "always"]);
     assert!(stderr(&output).starts_with("\u{1b}[1;31merror:\u{1b}[0m no worker"), "{}", stderr(&output));
 }
@@ -139,7 +152,8 @@ fn colour_is_used_when_it_is_asked_for() {
 #[test]
 fn endpoints_come_from_flag_then_variable_then_files() {
     let home = tempfile::tempdir().unwrap();
-    let [flag, variable, local, user] = std::array::from_fn(|_| dead_endpoint());
+    let dead: [Dead; 4] = std::array::from_fn(|_| Dead::new());
+    let [flag, variable, local, user] = std::array::from_fn(|number| dead[number].endpoint());
     let ls = |args: &[&str], variables: &[(&str, &str)]| {
         let output = alcedo(home.path()).arg("ls").args(args).envs(variables.iter().copied()).output().unwrap();
         assert_eq!(code(&output), 4, "{}", stderr(&output));
@@ -178,8 +192,8 @@ fn a_bad_endpoint_is_refused_before_anything_is_asked() {
 fn keys_that_cannot_be_read_are_named_with_their_line() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("keys"), b"1\n\xff\n").unwrap();
-    let mut get = alcedo(home.path());
-    let output = get.args(["get", "lake/", "--keys-from", "keys", "-e", &dead_endpoint()]).output().unwrap();
+    let (mut get, dead) = (alcedo(home.path()), Dead::new());
+    let output = get.args(["get", "lake/", "--keys-from", "keys", "-e", &dead.endpoint()]).output().unwrap();
     assert_eq!((code(&output), stderr(&output).as_str()), (1, "error: keys:2: is not UTF-8\n"));
     let output = alcedo(home.path()).args(["get", "lake/", "--keys-from", "nokeys"]).output().unwrap();
     assert_eq!((code(&output), stderr(&output).as_str()), (1, "error: cannot open nokeys: entity not found\n"));
@@ -215,6 +229,7 @@ fn ctrl_c_ends_a_command_that_waits() {
 #[cfg(feature = "worker")]
 mod worker {
     use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
 
     use super::*;
 

@@ -148,7 +148,10 @@ async fn a_stream_in_frames_answers_what_a_stream_over_grpc_does() {
 
 #[tokio::test]
 async fn frames_may_come_in_pieces_and_in_crowds() {
-    let served = serve().await;
+    let mut settings = config(2);
+    // However slowly they are answered, there is a permit for each.
+    settings.lookup.permits = 4_096;
+    let served = serve_with(lake().await, Freshness::default(), settings);
     for (count, piece) in [(20, 1), (200, 7), (2_000, 100_000)] {
         let mut talk = Talk::open(&served).await;
         let all: Vec<u8> = std::iter::once(prepare(1, "lake/users/"))

@@ -123,7 +123,7 @@ pub(crate) async fn gated(config: Config) -> (Served, Arc<Gated>) {
     put(store.as_ref(), "a.parquet", file(0..100)).await;
     // However long the gate is closed, a read is tried once.
     let limits = OriginLimits { attempt_timeout: LONG, ..OriginLimits::default() };
-    (serve_within(Arc::clone(&store) as _, Freshness::default(), config, limits), store)
+    (serve_within(store.clone(), Freshness::default(), config, limits), store)
 }
 
 fn serve_within(store: Arc<dyn ObjectStore>, freshness: Freshness, config: Config, limits: OriginLimits) -> Served {

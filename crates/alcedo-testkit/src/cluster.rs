@@ -21,6 +21,9 @@ use crate::s3::{S3Options, S3Server};
 pub const BUCKET: &str = "lake";
 /// Deadline of the client's calls: far longer than any answer takes, so that a slow machine fails no test.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(25);
+/// A store on the same machine answers, however late: asked again because the machine stood still, it would count
+/// requests that no worker needs. A test that wants less patience has a table `[origin]` or limits of its own.
+const PATIENT_ORIGIN: &str = "[origin]\nattempt_timeout = \"20s\"\nconnect_timeout = \"20s\"\n";
 
 /// What a cluster is made of.
 #[derive(Debug, Default)]
@@ -81,7 +84,7 @@ struct Part {
 struct Plan {
     text: String,
     parts: Vec<Part>,
-    /// `id=host:port` of each worker; empty for one that is alone and takes any port.
+    /// `id=host:port` of each worker; empty for one that is alone.
     members: Vec<String>,
     home: TempDir,
     members_file: bool,
@@ -95,10 +98,12 @@ impl Plan {
             text += &format!("[[mount]]\nname = \"local\"\nurl = \"file://{}\"\n", directory.display());
         }
         let count = options.workers.max(1);
-        // Members name ports, so they must be known before the first worker starts. A lone worker takes any.
-        let ports = if count > 1 || options.members_file { free_ports(count)? } else { Vec::new() };
-        let members: Vec<String> =
-            ports.iter().enumerate().map(|(i, port)| format!("w-{}=127.0.0.1:{port}", i + 1)).collect();
+        // Members name ports, so they must be known before the first worker starts. A lone worker has one of these too:
+        // while it is down, nobody who takes any port takes it.
+        let ports = free_ports(count)?;
+        let is_alone = count == 1 && !options.members_file;
+        let named = ports.iter().enumerate().filter(|_| !is_alone);
+        let members: Vec<String> = named.map(|(i, port)| format!("w-{}=127.0.0.1:{port}", i + 1)).collect();
         let parts = (0..count)
             .map(|i| Self::part(home.path(), i, options, &ports, &members))
             .collect::<anyhow::Result<Vec<_>>>()?;
@@ -197,14 +202,8 @@ impl TestCluster {
     /// When the configuration is wrong or something cannot be started.
     pub fn start(mut options: ClusterOptions) -> anyhow::Result<Self> {
         let store = filled_store(&mut options)?;
-        let mut plan = Plan::new(&options, &store)?;
+        let plan = Plan::new(&options, &store)?;
         let workers = plan.start_all()?;
-        if plan.members.is_empty() {
-            // Found again at the same place by a client that outlives a restart.
-            for (part, worker) in plan.parts.iter_mut().zip(&workers) {
-                part.settings.push(("listen", worker.local_addr().to_string()));
-            }
-        }
         let client = client_of(workers.iter().map(|worker| worker.local_addr().to_string()))?;
         Ok(Self { client, workers, store, plan })
     }
@@ -374,12 +373,14 @@ fn variable(key: &str) -> String {
     format!("ALCEDO_{}", key.replace('.', "__").to_uppercase())
 }
 
-/// The configuration of a worker with the mount `lake` on a store at this URL, anonymous unless `mount` says more.
+/// The configuration of a worker with the mount `lake` on a store at this URL, anonymous unless `mount` says more, and
+/// patient with it unless `tables` has a table `[origin]`.
 #[must_use]
 pub fn worker_toml(store_url: &str, mount: &str, tables: &str) -> String {
     let access = if mount.contains("credentials_file") { "" } else { "anonymous = true\n" };
+    let origin = if tables.contains("[origin]") { "" } else { PATIENT_ORIGIN };
     format!(
-        "worker_id = \"w-1\"\nlisten = \"127.0.0.1:0\"\nruntimes = 2\n{tables}\n\
+        "worker_id = \"w-1\"\nlisten = \"127.0.0.1:0\"\nruntimes = 2\n{tables}\n{origin}\
          [[mount]]\nname = \"lake\"\nurl = \"s3://{BUCKET}\"\nendpoint = \"{store_url}\"\nregion = \"us-east-1\"\n\
          allow_http = true\n{access}{mount}\n"
     )
@@ -409,12 +410,23 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_worker_without_a_cache_takes_any_port() {
+    fn a_lone_worker_without_a_cache_has_a_port_to_come_back_to_and_is_in_no_list() {
         let mut options = ClusterOptions::default();
         let store = filled_store(&mut options).unwrap();
         let plan = Plan::new(&options, &store).unwrap();
         let config = plan.config(&plan.parts[0]).unwrap();
-        assert_eq!((config.listen.port(), config.members.len(), config.cache.dir), (0, 0, None));
+        assert_eq!((config.members.len(), config.cache.dir), (0, None));
+        assert_ne!(config.listen.port(), 0);
+    }
+
+    #[test]
+    fn workers_are_patient_with_the_store_unless_a_test_says_otherwise() {
+        let patience = |tables: &str| {
+            let config = Config::from_toml(&worker_toml("http://127.0.0.1:1", "", tables), "worker.toml").unwrap();
+            config.origin.attempt_timeout
+        };
+        assert_eq!(patience("[builds]\nparallel = 0\n"), Duration::from_secs(20));
+        assert_eq!(patience("[origin]\nattempt_timeout = \"3s\"\n"), Duration::from_secs(3));
     }
 
     fn one_file() -> Vec<(String, Bytes)> {

@@ -25,6 +25,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
 /// How many ports are tried until enough free ones are found.
 const PORT_TRIES: usize = 2_000;
+/// What a configuration says whose worker may have any port.
+const ANY_PORT: &str = "listen = \"127.0.0.1:0\"";
+/// The variable that sets the same.
+const LISTEN: &str = "ALCEDO_LISTEN";
+/// What a command may take for a call unless a test says less: no test fails because a machine is slow.
+const CALL_TIMEOUT: &str = "25s";
 
 /// The built `alcedo`: `TESTKIT_ALCEDO`, which `cargo xtask` sets, or else beside the running test or program.
 ///
@@ -42,13 +48,14 @@ pub fn alcedo_binary() -> anyhow::Result<PathBuf> {
         .context("the command `alcedo` is not built: run `cargo xtask test`, or `cargo build --workspace --bins` first")
 }
 
-/// The command with no settings of the machine or its user: an environment of its own, and `home` as its directory.
+/// The command with no settings of the machine or its user: an environment of its own, `home` as its directory, and
+/// time for its calls.
 ///
 /// # Errors
 /// When it is not built.
 pub fn command(home: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new(alcedo_binary()?);
-    command.env_clear().env("HOME", home).current_dir(home).stdin(Stdio::null());
+    command.env_clear().env("HOME", home).env("ALCEDO_TIMEOUT", CALL_TIMEOUT).current_dir(home).stdin(Stdio::null());
     Ok(command)
 }
 
@@ -111,6 +118,16 @@ pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     Ok(ports)
 }
 
+/// A configuration in which any port is one of [`free_ports`]: a worker that is down for a while must find its own free
+/// when it comes back, and until then nobody may answer there.
+fn at_a_kept_port(toml: &str, environment: &[(&str, &str)]) -> anyhow::Result<String> {
+    if !toml.contains(ANY_PORT) || environment.iter().any(|(name, _)| *name == LISTEN) {
+        return Ok(toml.to_owned());
+    }
+    let port = free_ports(1)?.first().copied().context("no port is free")?;
+    Ok(toml.replace(ANY_PORT, &format!("listen = \"127.0.0.1:{port}\"")))
+}
+
 /// Where a worker's process lives.
 enum Home {
     /// A directory that goes with the handle.
@@ -149,7 +166,7 @@ impl WorkerProcess {
     }
 
     async fn launch(home: Home, toml: &str, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
-        fs::write(home.path().join("worker.toml"), toml)?;
+        fs::write(home.path().join("worker.toml"), at_a_kept_port(toml, environment)?)?;
         let environment =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>();
         let child = spawn_worker(home.path(), &environment)?;
@@ -248,7 +265,7 @@ impl WorkerProcess {
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.crash().await?;
         let mut environment = self.environment.clone();
-        environment.push(("ALCEDO_LISTEN".to_owned(), self.endpoint.clone()));
+        environment.push((LISTEN.to_owned(), self.endpoint.clone()));
         self.child = spawn_worker(self.home.path(), &environment)?;
         self.await_ready().await
     }
@@ -324,5 +341,14 @@ mod tests {
         ports.sort_unstable();
         assert_eq!(ports.len(), 40);
         assert!(ports.windows(2).all(|two| two[1] - two[0] >= 2), "each has the next one to itself: {ports:?}");
+    }
+    #[test]
+    fn a_worker_that_may_have_any_port_has_one_that_it_finds_again() {
+        let toml = format!("worker_id = \"w\"\n{ANY_PORT}\n");
+        let kept = at_a_kept_port(&toml, &[]).unwrap();
+        let port = kept.split_once("127.0.0.1:").unwrap().1.split_once('"').unwrap().0;
+        assert!(PORTS.contains(&port.parse::<u16>().unwrap()), "{kept}");
+        assert_eq!(at_a_kept_port(&toml, &[(LISTEN, "127.0.0.1:9")]).unwrap(), toml);
+        assert_eq!(at_a_kept_port(&kept, &[]).unwrap(), kept);
     }
 }

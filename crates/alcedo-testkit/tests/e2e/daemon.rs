@@ -180,7 +180,7 @@ async fn a_worker_out_of_file_descriptors_pauses_and_lives() {
     timeout(PATIENCE, back).await.unwrap();
     prlimit(Some(pid), Resource::Nofile, before).unwrap();
     assert_ne!(metric(&worker, "alcedo_accept_errors_total").await, "0");
-    let client = alcedo_client::Client::builder().endpoints([worker.endpoint().to_owned()]).build().unwrap();
+    let client = alcedo_client::Client::builder().endpoints([worker.endpoint()]).deadline(PATIENCE).build().unwrap();
     assert_eq!(client.cluster().await.unwrap().mounts.len(), 1);
     worker.kill().await.unwrap();
 }

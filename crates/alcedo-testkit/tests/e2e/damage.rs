@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use alcedo_client::{Answer, Client, Error, Form, Kind, Lookup, Reason, Value};
 use alcedo_testkit::cluster::{ClusterOptions, TestCluster};
@@ -19,6 +20,8 @@ use crate::sample::{cluster_of, refused};
 const FILE: &str = "pa_page_checksum.parquet";
 /// The key of row 0. Its data pages are outside of what is first read of the file.
 const KEY: i64 = -5_000;
+/// Far longer than any answer takes, so that a slow machine fails no test.
+const PATIENCE: Duration = Duration::from_secs(25);
 /// A key of the last row group.
 const LATE_KEY: i64 = 12_997;
 /// Column chunks of the first row group, as its footer says: `k`, `name`, `n32`, `d` and `pay`.
@@ -235,7 +238,7 @@ async fn damage_in_the_cache_is_a_miss() {
     assert!(damage_pages(&cache) > 10);
     let before = gets(&cluster, "a.parquet");
     // Another client: the first one's connection has just been told that the worker leaves.
-    let client = Client::builder().endpoints([cluster.endpoint()]).build().unwrap();
+    let client = Client::builder().endpoints([cluster.endpoint()]).deadline(PATIENCE).build().unwrap();
     let answer = client.lookup("lake/a.parquet").key_column("k").key(KEY).await.unwrap();
     assert_eq!(rows(&answer), wanted);
     assert!(gets(&cluster, "a.parquet") > before, "the pages were read from the origin");

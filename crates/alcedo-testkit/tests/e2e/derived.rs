@@ -19,6 +19,8 @@ use crate::sample::{draw, large, large_file, only_row, values};
 /// Lookups until something must have been built: minutes of work at the worst.
 const MOST_ROUNDS: usize = 600;
 const KEYS_PER_ROUND: usize = 50;
+/// Far longer than any answer takes, so that a slow machine fails no test.
+const DEADLINE: Duration = Duration::from_secs(25);
 /// Between two rounds; it is looked for hot files every few seconds.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A part of the columns, and no list: what is asked is what is built.
@@ -47,7 +49,7 @@ impl Site {
 
     /// Asks for rows all over the file, and compares them.
     async fn ask(&self, round: usize) {
-        let client = Client::builder().endpoints([self.worker.endpoint().to_owned()]).build().unwrap();
+        let client = Client::builder().endpoints([self.worker.endpoint()]).deadline(DEADLINE).build().unwrap();
         let lake = large(7);
         for number in draw(KEYS_PER_ROUND * (round + 1), self.rows.len() as u64).split_off(KEYS_PER_ROUND * round) {
             let truth = lake.row(self.rows[number as usize]).unwrap();

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use alcedo_client::{Answer, Client};
 use alcedo_testkit::cluster::{BUCKET, worker_toml};
@@ -15,6 +16,9 @@ use alcedo_worker::{Config, Running, Worker};
 use tempfile::TempDir;
 
 use crate::sample::{absent_ids, assert_nothing, large, large_file, only_row, small, small_objects, values};
+
+/// Far longer than any answer takes, so that a slow machine fails no test.
+const DEADLINE: Duration = Duration::from_secs(25);
 
 /// A store, and a cache directory that outlives the workers on it.
 struct Home {
@@ -51,7 +55,7 @@ impl Home {
         let tables = format!("[cache]\ndir = \"{}\"", self.cache().display());
         let config = Config::from_toml(&worker_toml(&self.store.url(), self.mount, &tables), "worker.toml").unwrap();
         let worker = Worker::start(config).unwrap();
-        let client = Client::builder().endpoints([worker.local_addr().to_string()]).build().unwrap();
+        let client = Client::builder().endpoints([worker.local_addr().to_string()]).deadline(DEADLINE).build().unwrap();
         Started { client, _worker: worker }
     }
 

@@ -15,6 +15,8 @@ use crate::sample::{large, large_file, only_row, values};
 const KEY_ID: &str = "AKIACANARY0ID0CANARY";
 const SECRET: &str = "canary0secret/canary0secret+canary0secret=";
 const TOKEN: &str = "canary0session0token";
+/// A store that is silent is soon asked again, and what is said then is heard.
+const HURRIED: &str = "[origin]\nattempt_timeout = \"2s\"\n";
 /// Harmless, and said on purpose.
 const PLANTED: &str = "planted0word";
 
@@ -126,7 +128,7 @@ async fn credentials_of_a_file_are_in_nothing_that_is_said() {
     let lines = format!("[default]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n");
     std::fs::write(&file, lines).unwrap();
     let mount = format!("credentials_file = \"{}\"\n", file.display());
-    let toml = planted(&worker_toml(&store.url(), &mount, ""));
+    let toml = planted(&worker_toml(&store.url(), &mount, HURRIED));
     let environment = [("ALCEDO_LOG", "trace"), ("RUST_LOG", "trace")];
     let worker = WorkerProcess::start(&toml, &environment).await.unwrap();
     let mut heard = live_through(&store, &worker, &environment).await;
@@ -138,7 +140,7 @@ async fn credentials_of_a_file_are_in_nothing_that_is_said() {
 #[tokio::test]
 async fn credentials_of_the_environment_are_in_nothing_that_is_said() {
     let store = store();
-    let toml = planted(&worker_toml(&store.url(), "", "").replace("anonymous = true\n", ""));
+    let toml = planted(&worker_toml(&store.url(), "", HURRIED).replace("anonymous = true\n", ""));
     let environment = [
         ("ALCEDO_LOG", "trace"),
         ("RUST_LOG", "trace"),
@@ -164,7 +166,7 @@ async fn credentials_that_the_store_refuses_are_not_repeated_in_the_refusal() {
     let toml = worker_toml(&store.url(), "", "").replace("anonymous = true\n", "");
     let environment = [("ALCEDO_LOG", "trace"), ("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)];
     let worker = WorkerProcess::start(&toml, &environment).await.unwrap();
-    let client = Client::builder().endpoints([worker.endpoint()]).build().unwrap();
+    let client = Client::builder().endpoints([worker.endpoint()]).deadline(Duration::from_secs(20)).build().unwrap();
     let error = client.lookup("lake/big.parquet").key_column("id").key(1).await.unwrap_err();
     assert_eq!(
         error.message,

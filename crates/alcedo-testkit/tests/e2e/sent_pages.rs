@@ -188,7 +188,7 @@ async fn what_a_client_keeps_of_pages_is_bounded_and_a_kept_page_is_not_decoded_
     const BOUND: u64 = 2 << 20;
     for bound in [BOUND, 0] {
         let client = Client::builder().endpoints([cluster.endpoint()]).decoded_pages_bytes(bound).accept_pages(true);
-        let client = client.build().unwrap();
+        let client = client.deadline(PATIENCE).build().unwrap();
         let ask = async |id: i64| {
             let lookup = client.lookup("lake/big.parquet").key_column("id").key(id).select(["user", "score"]);
             let answer = lookup.await.unwrap();

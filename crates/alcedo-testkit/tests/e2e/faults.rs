@@ -12,11 +12,28 @@ use crate::sample::{large, large_file, only_row, refused, small, small_cluster, 
 const PATH: &str = "lake/big.parquet";
 const URL: &str = "s3://lake/big.parquet";
 
+/// For how long the origin may say nothing where that is not the fault: longer than a slow machine takes.
+const PATIENT: &str = "20s";
+/// The same where it is: how often the origin is asked does not matter there, or else it has time to answer again.
+const HURRIED: &str = "300ms";
+const FAIRLY_HURRIED: &str = "1s";
+
 fn cluster() -> TestCluster {
+    cluster_with(PATIENT)
+}
+
+fn cluster_with(attempt_timeout: &str) -> TestCluster {
     let objects = vec![("big.parquet".to_owned(), large_file(0))];
-    // No pause and little patience: the tests wait for neither.
-    let mount = "limits = { retry_pause = \"1ms\", attempt_timeout = \"300ms\" }\n".to_owned();
+    // No pause: the tests do not wait for it.
+    let limits = format!("retry_pause = \"1ms\", connect_timeout = \"20s\", attempt_timeout = \"{attempt_timeout}\"");
+    let mount = format!("limits = {{ {limits} }}\n");
     TestCluster::start(ClusterOptions { objects, mount, ..ClusterOptions::default() }).unwrap()
+}
+
+/// A cluster for one of [`passing`], hurried if the fault is a silence.
+fn cluster_for(fault: &Fault, hurried: &str) -> TestCluster {
+    let is_silence = matches!(fault, Fault::StallHeaders | Fault::StallBody { .. });
+    cluster_with(if is_silence { hurried } else { PATIENT })
 }
 
 fn truth() -> TruthRow {
@@ -65,7 +82,7 @@ async fn a_fault_that_passes_is_asked_again_and_never_seen() {
     for (fault, _) in passing() {
         // The first read, and one of those that follow it.
         for after in [0, 1] {
-            let cluster = cluster();
+            let cluster = cluster_for(&fault, FAIRLY_HURRIED);
             cluster.store().faults().add(Rule::once(fault.clone()).after(after));
             let answer = ask(&cluster).await.unwrap_or_else(|error| panic!("{fault:?} after {after}: {error}"));
             assert_eq!(only_row(&answer).1, values(&truth()), "{fault:?} after {after}");
@@ -78,7 +95,7 @@ async fn a_fault_that_passes_is_asked_again_and_never_seen() {
 async fn a_fault_that_stays_is_told_and_gives_no_row() {
     for (fault, cause) in passing() {
         for after in [0, 1] {
-            let cluster = cluster();
+            let cluster = cluster_for(&fault, HURRIED);
             cluster.store().faults().add(Rule::always(fault.clone()).after(after));
             let error = refused(ask(&cluster).await);
             let about = format!("{fault:?} after {after}: {error}");

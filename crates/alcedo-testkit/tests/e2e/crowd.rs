@@ -1,16 +1,20 @@
 //! Many at once: one cold key asked by a thousand costs what one costs, and those who leave disturb nobody.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use alcedo_client::{Client, Kind};
 use alcedo_testkit::cluster::{ClusterOptions, TestCluster};
-use alcedo_testkit::s3::S3Options;
+use alcedo_testkit::lake::TruthRow;
+use alcedo_testkit::s3::{Fault, Rule, S3Options};
 use futures::future::join_all;
 
 use crate::sample::{large, large_cluster, large_file, only_row, values};
 
 const CROWD: usize = 1_000;
 const PATH: &str = "lake/big.parquet";
+/// How late the answer is that all wait for: long after those who leave have left.
+const LATE: Duration = Duration::from_secs(5);
 
 /// A cluster whose store is slow enough that a crowd meets at it, and which lets the whole crowd in.
 fn slow_cluster(file: u32) -> TestCluster {
@@ -20,9 +24,12 @@ fn slow_cluster(file: u32) -> TestCluster {
     TestCluster::start(ClusterOptions { objects, store, tables, ..ClusterOptions::default() }).unwrap()
 }
 
-fn truth(file: u32, row: usize) -> alcedo_testkit::lake::TruthRow {
+fn truth(file: u32, row: usize) -> TruthRow {
+    // Gone through once per file, and not by each of a thousand who ask.
+    static ROWS: [OnceLock<Vec<u64>>; 2] = [const { OnceLock::new() }; 2];
     let lake = large(7);
-    lake.row(lake.rows_of_file(file)[row]).unwrap()
+    let rows = ROWS[file as usize].get_or_init(|| lake.rows_of_file(file));
+    lake.row(rows[row]).unwrap()
 }
 
 async fn ask(client: Client, file: u32, row: usize) {
@@ -84,10 +91,14 @@ async fn those_who_run_out_of_time_take_nothing_from_the_patient() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_are_dropped_take_nothing_from_the_patient() {
     let cluster = slow_cluster(0);
+    cluster.store().faults().add(Rule::once(Fault::Latency(LATE)));
     let leaving: Vec<_> = (0..CROWD).map(|i| tokio::spawn(ask(cluster.client().clone(), 0, 60_000 + i * 10))).collect();
     let patient = tokio::spawn(ask(cluster.client().clone(), 0, 70_000));
-    // Long enough that many are under way, shorter than the first trip to the store.
-    tokio::time::sleep(Duration::from_millis(15)).await;
+    // Many are under way, and the first trip to the store is not over.
+    let metrics = cluster.worker().metrics();
+    while metrics.lookups_in_flight.get() < CROWD as u64 / 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     leaving.iter().for_each(tokio::task::JoinHandle::abort);
     for left in join_all(leaving).await {
         assert!(left.is_err_and(|error| error.is_cancelled()));

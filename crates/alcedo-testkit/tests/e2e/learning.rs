@@ -20,9 +20,9 @@ const PATH: &str = "lake/plain.parquet";
 /// Longest wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How late the answer is that learning waits for: long after the short requests have given up.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(6);
 /// The time of a request that gives up.
-const SHORT_US: u64 = 700_000;
+const SHORT_US: u64 = 400_000;
 
 /// 20,000 rows without a page index.
 fn plain() -> Bytes {
@@ -42,6 +42,17 @@ fn question(row: i64, timeout_us: u64) -> v1::LookupRequest {
     v1::LookupRequest { key_column, columns, timeout_us, ..request(PATH, vec![int_key(row * 3)]) }
 }
 
+/// A stream on which the file has been asked for a key outside of its bounds: its end is known, and nothing is learned.
+/// A short request has all of its time for what is learned then, and the store's next answer is late.
+async fn opened_before_it_is_slow(cluster: &TestCluster) -> Talk {
+    let mut talk = Talk::open(cluster).await;
+    let frames = talk.exchange(100, question(-1, PATIENCE.as_micros() as u64)).await;
+    assert!(matches!(frames.last().unwrap().body, Some(reply_frame::Body::Answer(_))), "{frames:?}");
+    assert_eq!(cluster.store().counters().get, 1, "{:?}", cluster.store().requests());
+    cluster.store().faults().add(Rule::once(Fault::Latency(LATE)).on(Operation::Get));
+    talk
+}
+
 /// The bytes that a request asked for, of a file of this size.
 fn asked(request: &RequestRecord, size: u64) -> Range<u64> {
     let range = request.range.as_deref().and_then(|range| range.strip_prefix("bytes=")).unwrap();
@@ -58,9 +69,8 @@ async fn a_lookup_that_gives_up_says_how_far_learning_is_and_the_next_joins_it()
     let size = file.len() as u64;
     let key_chunk = metadata(&file).row_group(0).column(0).byte_range();
     let cluster = cluster(file);
-    // The tail comes at once, the key's chunk does not.
-    cluster.store().faults().add(Rule::once(Fault::Latency(LATE)).on(Operation::Get).after(1));
-    let mut talk = Talk::open(&cluster).await;
+    // The tail came at once, the key's chunk does not.
+    let mut talk = opened_before_it_is_slow(&cluster).await;
     for id in 1..=3 {
         talk.send(id, question(12_345, SHORT_US)).await;
         let (code, reason, message) = talk.failure(id).await;
@@ -78,7 +88,7 @@ async fn a_lookup_that_gives_up_says_how_far_learning_is_and_the_next_joins_it()
     ranges.sort_by_key(|range| range.start);
     assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
     // All that was learned stays: other rows of the same columns cost nothing.
-    talk.send(10, question(3, SHORT_US * 10)).await;
+    talk.send(10, question(3, PATIENCE.as_micros() as u64)).await;
     let frame = talk.reply().await;
     assert!(matches!(frame.body, Some(reply_frame::Body::Answer(_))), "{frame:?}");
     assert_eq!(cluster.store().counters().get, 3);
@@ -87,8 +97,7 @@ async fn a_lookup_that_gives_up_says_how_far_learning_is_and_the_next_joins_it()
 #[tokio::test]
 async fn what_is_learned_goes_on_although_everybody_left() {
     let cluster = cluster(plain());
-    cluster.store().faults().add(Rule::once(Fault::Latency(LATE)).on(Operation::Get).after(1));
-    let mut talk = Talk::open(&cluster).await;
+    let mut talk = opened_before_it_is_slow(&cluster).await;
     talk.send(1, question(12_345, SHORT_US)).await;
     assert_eq!(talk.failure(1).await.1, Reason::IndexBuilding);
     drop(talk);

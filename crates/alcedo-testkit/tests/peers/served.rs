@@ -30,13 +30,17 @@ pub(crate) struct Served {
 /// What a trip to the store is taken to cost: measured on one machine it would change with every run, and with it what
 /// is read along. All stores are on this machine and answer, however late: asked again because the machine stood still,
 /// they would count requests that no worker needs.
-pub(crate) const ORIGIN: &str = "[origin]\ntrip = \"30ms\"\nbytes_per_second = 100000000\nattempt_timeout = \"20s\"\n\
-                                 connect_timeout = \"20s\"\n";
+const ORIGIN: &str = "[origin]\ntrip = \"30ms\"\nbytes_per_second = 100000000\nattempt_timeout = \"20s\"\n\
+                      connect_timeout = \"20s\"\n";
 
-/// Starts a worker with the mount `lake`; `mount` is the rest of its table in the configuration file.
+/// The configuration file of a worker with the mount `lake`; `mount` is the rest of its table.
+pub(crate) fn settings(mount: &str) -> String {
+    format!("listen = \"127.0.0.1:0\"\nruntimes = 2\n\n{ORIGIN}\n[[mount]]\nname = \"lake\"\n{mount}\n")
+}
+
+/// Starts a worker with these [`settings`].
 pub(crate) fn serve(mount: &str) -> Served {
-    let text = format!("listen = \"127.0.0.1:0\"\nruntimes = 2\n\n{ORIGIN}\n[[mount]]\nname = \"lake\"\n{mount}\n");
-    let running = Worker::start(Config::from_toml(&text, "peers.toml").unwrap()).unwrap();
+    let running = Worker::start(Config::from_toml(&settings(mount), "peers.toml").unwrap()).unwrap();
     let endpoint = running.local_addr().to_string();
     let client = Client::builder().endpoints([endpoint]).deadline(DEADLINE).build().unwrap();
     Served { client, running }

@@ -80,7 +80,10 @@ class Asker:
             try:
                 reply = self.stub.Lookup(self.request(query), timeout=PATIENCE_SECONDS)
             except grpc.RpcError as error:
-                yield {"error": self.told(detail_of(error, self.lookup.ErrorDetail()), error.details())}
+                detail = detail_of(error, self.lookup.ErrorDetail())
+                # What the worker did not say is gRPC's own trouble, of which all is to be known.
+                whole = f"{error.code()}: {error.details()}: {error.debug_error_string()}"
+                yield {"error": self.told(detail, error.details() if detail.reason else whole)}
                 continue
             schemas = {schema.handle: schema.schema for schema in reply.announce.schemas}
             yield self.rows(reply.answer, schemas, lambda file, kinds: [
@@ -97,17 +100,22 @@ class Asker:
 
         for _ in range(min(WINDOW, len(queries))):
             send()
-        for reply in self.stub.LookupStream(iter(frames.get, None), timeout=PATIENCE_SECONDS * 4):
-            body = reply.WhichOneof("body")
-            if body == "announce":
-                schemas |= {schema.handle: schema.schema for schema in reply.announce.schemas}
-                continue
-            assert 1 <= reply.id <= len(queries) and reply.id not in answers, f"a reply to {reply.id}"
-            if body == "failure":
-                answers[reply.id] = {"error": self.told(reply.failure.detail, reply.failure.message)}
-            else:
-                answers[reply.id] = self.rows(reply.answer, schemas, compact)
-            send()
+        try:
+            for reply in self.stub.LookupStream(iter(frames.get, None), timeout=PATIENCE_SECONDS * 4):
+                body = reply.WhichOneof("body")
+                if body == "announce":
+                    schemas |= {schema.handle: schema.schema for schema in reply.announce.schemas}
+                    continue
+                assert 1 <= reply.id <= len(queries) and reply.id not in answers, f"a reply to {reply.id}"
+                if body == "failure":
+                    answers[reply.id] = {"error": self.told(reply.failure.detail, reply.failure.message)}
+                else:
+                    answers[reply.id] = self.rows(reply.answer, schemas, compact)
+                send()
+        except grpc.RpcError as error:
+            raise AssertionError(f"the stream broke after {len(answers)} of {len(queries)} answers") from error
+        unanswered = [number for number in range(1, len(queries) + 1) if number not in answers]
+        assert not unanswered, f"the stream ended without answers to {unanswered}"
         return [answers[number] for number in range(1, len(queries) + 1)]
 
     def told(self, detail, message):
@@ -191,13 +199,14 @@ def respelled(value, kind):
 def main(protos, address, mount, directory):
     manifest, queries = machine.corpus(directory)
     asker, results = Asker(protos, address, mount), {}
-    for form in ("unary", "stream"):
-        table, total = neutral.Table(manifest), 0
-        for query, answer in zip(queries, getattr(asker, form)(queries), strict=True):
-            table.add(query, answer)
-            total += 1
-        results[form] = {"lookups": total, "summary": table.summary(), "wrong": table.wrong}
-    print(json.dumps(results))
+    with asker.channel:
+        for form in ("unary", "stream"):
+            table, total = neutral.Table(manifest), 0
+            for query, answer in zip(queries, getattr(asker, form)(queries), strict=True):
+                table.add(query, answer)
+                total += 1
+            results[form] = {"lookups": total, "summary": table.summary(), "wrong": table.wrong}
+    machine.end(results)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 import compact_rows
+import machine
 
 # No call may hang a test run.
 PATIENCE_SECONDS = 30
@@ -141,7 +142,7 @@ def main(address, command):
             result = reflected.services()
         else:
             result = {"call": call, "stream": stream}[command](reflected, argument)
-    print(json.dumps(result))
+    machine.end(result)
 
 
 if __name__ == "__main__":

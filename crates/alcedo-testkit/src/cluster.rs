@@ -24,6 +24,9 @@ const CLIENT_DEADLINE: Duration = Duration::from_secs(25);
 /// A store on the same machine answers, however late: asked again because the machine stood still, it would count
 /// requests that no worker needs. A test that wants less patience has a table `[origin]` or limits of its own.
 const PATIENT_ORIGIN: &str = "[origin]\nattempt_timeout = \"20s\"\nconnect_timeout = \"20s\"\n";
+/// What is known of a file is believed for longer than any test takes, unless the mount says more of it: half a minute
+/// is soon over on a slow machine, and asking again would be a request too many.
+const LASTING: &str = "freshness = { mode = \"ttl\", soft = \"1h\", hard = \"2h\" }\n";
 
 /// What a cluster is made of.
 #[derive(Debug, Default)]
@@ -373,16 +376,17 @@ fn variable(key: &str) -> String {
     format!("ALCEDO_{}", key.replace('.', "__").to_uppercase())
 }
 
-/// The configuration of a worker with the mount `lake` on a store at this URL, anonymous unless `mount` says more, and
-/// patient with it unless `tables` has a table `[origin]`.
+/// The configuration of a worker with the mount `lake` on a store at this URL, anonymous and seldom asked again unless
+/// `mount` says more, and patient with it unless `tables` has a table `[origin]`.
 #[must_use]
 pub fn worker_toml(store_url: &str, mount: &str, tables: &str) -> String {
     let access = if mount.contains("credentials_file") { "" } else { "anonymous = true\n" };
     let origin = if tables.contains("[origin]") { "" } else { PATIENT_ORIGIN };
+    let freshness = if mount.contains("freshness") { "" } else { LASTING };
     format!(
         "worker_id = \"w-1\"\nlisten = \"127.0.0.1:0\"\nruntimes = 2\n{tables}\n{origin}\
          [[mount]]\nname = \"lake\"\nurl = \"s3://{BUCKET}\"\nendpoint = \"{store_url}\"\nregion = \"us-east-1\"\n\
-         allow_http = true\n{access}{mount}\n"
+         allow_http = true\n{access}{freshness}{mount}\n"
     )
 }
 

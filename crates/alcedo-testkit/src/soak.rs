@@ -25,6 +25,8 @@ pub const METADATA_ALLOWANCE_BYTES: u64 = 64 << 20;
 /// The worker's settings: small, so that every bound is reached within seconds.
 const SETTINGS: &str = "[cache]\ndisk = \"16MiB\"\nindex = \"1MiB\"\nlistings = \"1MiB\"\n[lookup]\npermits = 64\n\
                         [origin]\nconcurrent_gets = 16\nbuffered_bytes = 33554432\n";
+/// The store is asked again now and then, as in a long life.
+const USUAL: &str = "freshness = \"ttl\"\n";
 /// How often the process and the directory are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Tasks that ask, each in its own manner.
@@ -60,7 +62,8 @@ pub async fn run(length: Duration) -> anyhow::Result<Seen> {
     let objects = lake.files().map(|file| file.map(|(name, bytes)| (format!("t/{name}"), bytes)));
     let objects = objects.collect::<anyhow::Result<Vec<_>>>()?;
     let files = objects.iter().map(|(_, bytes)| bytes.clone()).collect();
-    let options = ClusterOptions { objects, tables: SETTINGS.to_owned(), cache: true, ..ClusterOptions::default() };
+    let (tables, mount) = (SETTINGS.to_owned(), USUAL.to_owned());
+    let options = ClusterOptions { objects, tables, mount, cache: true, ..ClusterOptions::default() };
     let cluster = ProcessCluster::start(options).await?;
     let shared = Arc::new(Shared::new(lake, files));
     let mut tasks = JoinSet::new();

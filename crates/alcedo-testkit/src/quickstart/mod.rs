@@ -92,7 +92,9 @@ pub async fn run(options: Options) -> Result<()> {
     println!("              every request to the store waits {} ms first", STORE_LATENCY.as_millis());
     println!("workers       {WORKERS} processes that share the files, each with a cache directory\n");
     store.set_latency(STORE_LATENCY);
-    let shape = ClusterOptions { workers: WORKERS, cache: true, ..ClusterOptions::default() };
+    // What a user has who says nothing of it.
+    let mount = "freshness = \"ttl\"\n".to_owned();
+    let shape = ClusterOptions { workers: WORKERS, mount, cache: true, ..ClusterOptions::default() };
     let cluster = ProcessCluster::over(store, &shape).await?;
     let mut session = Session::new(&lake, cluster, options.rows, options.lookups)?;
     let shown = session.measure().await?;

@@ -11,13 +11,10 @@ use alcedo_client::{Client, PinEntry, PinState, PinThing, Pins};
 use alcedo_testkit::cluster::{BUCKET, ClusterOptions, TestCluster};
 use alcedo_testkit::lake::{SampleLake, TruthRow};
 use alcedo_testkit::process::Finished;
-use alcedo_worker::Running;
 use bytes::Bytes;
 use serde_json::Value as Json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
-use crate::sample::{draw, large, large_file, only_row, small, small_objects, values};
+use crate::sample::{draw, large, large_file, metric, only_row, small, small_objects, values};
 
 /// Between two looks at what changes in the background, every few seconds.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -112,15 +109,6 @@ impl Site {
     async fn free(&self) -> Json {
         self.json(&["free", BIG, "--yes"]).await
     }
-}
-
-async fn metric(worker: &Running, name: &str) -> u64 {
-    let mut socket = TcpStream::connect(worker.admin_addr().unwrap()).await.unwrap();
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: w\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut page = String::new();
-    socket.read_to_string(&mut page).await.unwrap();
-    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {page}")).trim().parse().unwrap()
 }
 
 fn states(entries: &[PinEntry]) -> Vec<PinState> {

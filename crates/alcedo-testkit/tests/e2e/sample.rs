@@ -7,7 +7,10 @@ use std::sync::OnceLock;
 use alcedo_client::{Answer, Error, FileAnswer, KeyStatus, Value};
 use alcedo_testkit::cluster::{ClusterOptions, TestCluster};
 use alcedo_testkit::lake::{SampleLake, SampleSpec, TruthRow};
+use alcedo_worker::Running;
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// The columns of a file, in its order.
 pub(crate) const COLUMNS: [&str; 10] =
@@ -110,4 +113,14 @@ pub(crate) fn absent_ids(lake: &SampleLake, count: usize) -> Vec<i64> {
     let mut ids: Vec<i64> = absent.step_by(97).take(count - 2).collect();
     ids.extend([-1, i64::MAX]);
     ids
+}
+
+/// A number of a worker's metrics.
+pub(crate) async fn metric(worker: &Running, name: &str) -> u64 {
+    let mut socket = TcpStream::connect(worker.admin_addr().unwrap()).await.unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: w\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    socket.read_to_string(&mut page).await.unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {page}")).trim().parse().unwrap()
 }

@@ -14,7 +14,7 @@ use crate::python;
 use crate::wild::generate;
 
 /// Only a test on a machine that does many other things takes so long.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 const PEERS: [&str; 2] = ["pyarrow", "DuckDB"];
 
 /// Asks both peers at most so many lookups of each file; returns the known differences that were seen.

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 use crate::overwrite::overwrites;
 use crate::plain::{found, of_answer};
-use crate::served::{FILES, LAKE, Served, serve};
+use crate::served::{ALWAYS, FILES, LAKE, LASTING, Served, serve};
 use crate::tour::{PREFIX, path, row_of, tour_of_files, tour_of_prefix};
 
 const BUCKET: &str = "lake";
@@ -42,7 +42,7 @@ impl Cloud {
         let account = if self == Self::Azure { "account = \"devstoreaccount1\"\n" } else { "" };
         serve(&format!(
             "url = \"{scheme}://{BUCKET}\"\nendpoint = \"{endpoint}\"\n{account}anonymous = true\nallow_http = true\n\
-             freshness = \"{freshness}\""
+             freshness = {freshness}"
         ))
     }
 }
@@ -81,7 +81,7 @@ fn assert_conditional(requests: &[RequestRecord], unconditional: usize) {
 async fn lookups_in_every_cloud_are_the_truth() {
     for cloud in Cloud::ALL {
         let server = server(None);
-        let served = cloud.mount(&server, "ttl");
+        let served = cloud.mount(&server, LASTING);
         tour_of_prefix(&served.client).await;
         let requests = asked(&server);
         // The listing named every version, so nothing is asked twice and nothing without a condition.
@@ -101,7 +101,7 @@ async fn a_cold_lookup_costs_what_the_stores_protocol_needs() {
     for cloud in Cloud::ALL {
         let server = server(None);
         for (file, gets) in [(0, 2), (1, 3)] {
-            let served = cloud.mount(&server, "ttl");
+            let served = cloud.mount(&server, LASTING);
             let row = row_of(file);
             asked(&server);
             let answer = served.client.lookup(path(file)).key_column("id").key(row.id).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_cold_lookup_costs_what_the_stores_protocol_needs() {
             let again = served.client.lookup(path(file)).key_column("id").key(row.id).await.unwrap();
             assert_eq!((of_answer(&again), asked(&server)), (of_answer(&answer), Vec::new()));
         }
-        let served = cloud.mount(&server, "ttl");
+        let served = cloud.mount(&server, LASTING);
         let answer = served.client.lookup(PREFIX).key_column("id").key(row_of(2).id).await.unwrap();
         let requests = asked(&server);
         // Every file's tail, to know its key bounds, and the rest of the only one that may hold the key.
@@ -133,7 +133,7 @@ async fn a_listing_of_many_pages_is_whole() {
         for number in 0..7 {
             server.put(BUCKET, &format!("users/extra/note-{number} é.txt"), "x");
         }
-        let served = cloud.mount(&server, "ttl");
+        let served = cloud.mount(&server, LASTING);
         let all = ListOptions { recursive: true, limit: 0 };
         let listing = served.client.list(PREFIX, all).await.unwrap();
         let names: Vec<&str> = listing.entries.iter().map(|entry| entry.url.split_once("users/").unwrap().1).collect();
@@ -156,7 +156,7 @@ async fn a_listing_of_many_pages_is_whole() {
 async fn an_overwritten_object_is_seen_at_once_where_freshness_is_always() {
     for cloud in Cloud::ALL {
         let server = server(None);
-        let served = cloud.mount(&server, "always");
+        let served = cloud.mount(&server, ALWAYS);
         for overwrite in overwrites() {
             let put = async |name: String, bytes| drop(server.put(BUCKET, &format!("users/{name}"), bytes));
             overwrite.is_seen_at_once(&served.client, put).await;
@@ -180,7 +180,7 @@ async fn an_object_that_changes_between_two_reads_is_read_anew_and_never_mixed()
         for by_prefix in [false, true] {
             for overwrite in overwrites() {
                 let server = server(None);
-                let served = cloud.mount(&server, "ttl");
+                let served = cloud.mount(&server, LASTING);
                 let path = if by_prefix { PREFIX.to_owned() } else { path(overwrite.file) };
                 let put = async |name: String, bytes| drop(server.put(BUCKET, &format!("users/{name}"), bytes));
                 overwrite.is_never_mixed(&served.client, &path, put).await;

@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use crate::overwrite::overwrites;
 use crate::python::{PATIENCE, program};
-use crate::served::{FILES, Served, serve};
+use crate::served::{ALWAYS, FILES, LASTING, Served, serve};
 use crate::tour::{PREFIX, path, row_of, tour_of_files, tour_of_prefix};
 
 const BUCKET: &str = "lake";
@@ -96,7 +96,7 @@ impl Moto {
         let credentials = format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n");
         std::fs::write(file.path(), credentials).unwrap();
         serve(&format!(
-            "url = \"s3://{BUCKET}\"\nendpoint = \"{}\"\nallow_http = true\nfreshness = \"{freshness}\"\n\
+            "url = \"s3://{BUCKET}\"\nendpoint = \"{}\"\nallow_http = true\nfreshness = {freshness}\n\
              credentials_file = \"{}\"",
             self.endpoint,
             file.path().display()
@@ -116,7 +116,7 @@ async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> Json {
 #[tokio::test]
 async fn lookups_in_a_bucket_of_another_s3_are_the_truth_and_every_request_is_signed() {
     let mut moto = Moto::start().await;
-    let served = moto.serve(None, "ttl");
+    let served = moto.serve(None, LASTING);
     tour_of_prefix(&served.client).await;
     let asked = moto.asked().await;
     let gets = asked.iter().filter(|request| !request.is_listing);
@@ -138,7 +138,7 @@ async fn lookups_in_a_bucket_of_another_s3_are_the_truth_and_every_request_is_si
 async fn a_cold_lookup_of_a_file_asks_s3_for_its_last_bytes_first() {
     let mut moto = Moto::start().await;
     for (file, gets) in [(0, 2), (1, 3)] {
-        let served = moto.serve(None, "ttl");
+        let served = moto.serve(None, LASTING);
         let answer = served.client.lookup(path(file)).key_column("id").key(row_of(file).id).await.unwrap();
         let asked = moto.asked().await;
         assert_eq!((answer.origin_gets, asked.len()), (gets, gets as usize), "{asked:?}");
@@ -152,7 +152,7 @@ async fn a_cold_lookup_of_a_file_asks_s3_for_its_last_bytes_first() {
 #[tokio::test]
 async fn a_wrong_secret_is_refused_and_never_shown() {
     let mut moto = Moto::start().await;
-    let served = moto.serve(Some("canary-secret-0123456789"), "ttl");
+    let served = moto.serve(Some("canary-secret-0123456789"), LASTING);
     for path in [PREFIX.to_owned(), path(0)] {
         let error = served.client.lookup(path).key_column("id").key(1).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Denied, "{error}");
@@ -165,7 +165,7 @@ async fn a_wrong_secret_is_refused_and_never_shown() {
 #[tokio::test]
 async fn an_overwritten_object_is_seen_at_once_where_freshness_is_always() {
     let moto = Moto::start().await;
-    let (served, store) = (moto.serve(None, "always"), moto.store());
+    let (served, store) = (moto.serve(None, ALWAYS), moto.store());
     for overwrite in overwrites() {
         overwrite.is_seen_at_once(&served.client, async |name, bytes| put(&store, &name, bytes).await).await;
     }
@@ -179,7 +179,7 @@ async fn an_object_that_changes_between_two_reads_is_read_anew_and_never_mixed()
         for overwrite in overwrites() {
             let (name, older) = FILES[overwrite.file as usize].clone();
             moto.put(&name, older).await;
-            let served = moto.serve(None, "ttl");
+            let served = moto.serve(None, LASTING);
             let path = if by_prefix { PREFIX.to_owned() } else { path(overwrite.file) };
             moto.asked().await;
             overwrite.is_never_mixed(&served.client, &path, async |name, bytes| put(&store, &name, bytes).await).await;

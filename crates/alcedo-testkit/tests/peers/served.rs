@@ -33,6 +33,12 @@ pub(crate) struct Served {
 const ORIGIN: &str = "[origin]\ntrip = \"30ms\"\nbytes_per_second = 100000000\nattempt_timeout = \"20s\"\n\
                       connect_timeout = \"20s\"\n";
 
+/// The freshness of mounts that believe what they know, for longer than any test takes: asking again would be a request
+/// too many.
+pub(crate) const LASTING: &str = "{ mode = \"ttl\", soft = \"1h\", hard = \"2h\" }";
+/// The freshness of mounts that ask first, always.
+pub(crate) const ALWAYS: &str = "\"always\"";
+
 /// The configuration file of a worker with the mount `lake`; `mount` is the rest of its table.
 pub(crate) fn settings(mount: &str) -> String {
     format!("listen = \"127.0.0.1:0\"\nruntimes = 2\n\n{ORIGIN}\n[[mount]]\nname = \"lake\"\n{mount}\n")

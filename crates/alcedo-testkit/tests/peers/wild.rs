@@ -13,7 +13,7 @@ use crate::python;
 use crate::served::serve;
 
 /// Only a test on a machine that does many other things takes so long.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Fewer lookups than this, and the generator no longer makes what it should.
 const LOOKUPS: u64 = 5_000;
 

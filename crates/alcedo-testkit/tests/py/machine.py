@@ -41,7 +41,7 @@ def main(alcedo, endpoint, mount, directory):
     manifest, queries = corpus(directory)
     lines = "".join(json.dumps(request(query, mount), ensure_ascii=False) + "\n" for query in queries)
     command = [alcedo, "get", "--requests", "-", "-e", endpoint, "--timeout", "25s"]
-    said = subprocess.run(command, input=lines.encode(), stdout=subprocess.PIPE, timeout=300, check=True)
+    said = subprocess.run(command, input=lines.encode(), stdout=subprocess.PIPE, timeout=590, check=True)
     answers = said.stdout.decode().splitlines()
     assert len(answers) == len(queries), f"{len(answers)} answers to {len(queries)} lookups"
     table = neutral.Table(manifest)

@@ -2,15 +2,15 @@
 
 use std::net::TcpListener;
 
-use alcedo_testkit::cluster::{Finished, WorkerProcess, command, run, worker_toml};
+use alcedo_testkit::cluster::{Finished, WorkerProcess, command, free_ports, run, worker_toml};
 use alcedo_testkit::s3::{Fault, Rule};
 use serde_json::Value as Json;
 
 use crate::sample::{absent_ids, small, small_cluster};
 
-/// An address that nobody listens on: it was free a moment ago.
+/// An address that nobody listens on, nor will.
 fn dead_endpoint() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_ports(1).unwrap()[0])
 }
 
 async fn in_home(home: &tempfile::TempDir, args: &[&str]) -> Finished {

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use alcedo_client::Type;
-use alcedo_testkit::cluster::{ClusterOptions, Finished, TestCluster, command, run};
+use alcedo_testkit::cluster::{ClusterOptions, Finished, TestCluster, command, free_ports, run};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
@@ -282,7 +282,7 @@ async fn each_line_is_answered_before_the_next_is_sent() {
 
 #[tokio::test]
 async fn without_a_worker_every_line_says_so() {
-    let endpoint = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let endpoint = format!("127.0.0.1:{}", free_ports(1).unwrap()[0]);
     let lines =
         [ask(FILE, json!({ "column": "k", "value": "1" })), "{".to_owned(), ask(FILE, json!({ "column": "k" }))];
     let replies = parsed(&answers(&endpoint, &lines, true).await);

@@ -39,6 +39,11 @@ const LIST_PAGE_SIZE: usize = 1_000;
 /// Largest object that a client may put; larger ones come from disk, by [`S3Server::put_file`].
 const MAX_PUT_BYTES: usize = 256 * 1024 * 1024;
 
+/// Latencies from this on are there to let others go first, and are made of short waits. Shorter ones are a store's
+/// own, and exact.
+const LONG_LATENCY: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(20);
+
 /// How a server is started.
 #[derive(Clone, Debug)]
 pub struct S3Options {
@@ -283,10 +288,21 @@ async fn respond(shared: &Shared, call: &Call, began: u64) -> Response {
         return pending().await;
     }
     let latency = *shared.latency.lock().unwrap_or_else(PoisonError::into_inner) + injected.latency;
-    if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
-    }
+    hold_back(latency).await;
     answer.response
+}
+
+/// Waits so long, and longer where the machine stands still meanwhile: one long wait would end when it goes on, before
+/// anybody else has had any of that time.
+async fn hold_back(latency: Duration) {
+    let mut left = latency;
+    while latency >= LONG_LATENCY && left > TICK {
+        tokio::time::sleep(TICK).await;
+        left -= TICK;
+    }
+    if !left.is_zero() {
+        tokio::time::sleep(left).await;
+    }
 }
 
 impl Shared {

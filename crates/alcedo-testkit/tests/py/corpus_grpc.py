@@ -26,8 +26,9 @@ import reflected
 
 # No call may hang a test run.
 PATIENCE_SECONDS = 60
-# Unanswered requests of the stream at once, far below what a worker allows.
-WINDOW = 64
+# Unanswered requests of the stream at once, far below what a worker allows. One that has just stood still for seconds
+# expects the next lookups to take as long, and turns away what would wait for too many of them.
+WINDOW = 16
 CLASSES = {"REASON_PARQUET_LIMIT": "corrupt", "REASON_CHECKSUM": "corrupt"}
 
 

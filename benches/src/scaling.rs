@@ -136,7 +136,9 @@ async fn workers(file: &Path, effort: Effort) -> anyhow::Result<Vec<Row>> {
     let mut clusters = Vec::new();
     for workers in WORKERS {
         let objects = (0..NAMES).map(|number| (format!("{number}.parquet"), bytes.clone())).collect();
-        let options = ClusterOptions { objects, workers, cache: true, ..ClusterOptions::default() };
+        // What a user has who says nothing of it.
+        let mount = "freshness = \"ttl\"\n".to_owned();
+        let options = ClusterOptions { objects, workers, mount, cache: true, ..ClusterOptions::default() };
         let cluster = ProcessCluster::start(options).await?;
         let ids: Option<Vec<u32>> = cluster.workers().iter().map(|worker| worker.id()).collect();
         let endpoints: Vec<String> = cluster.workers().iter().map(|worker| worker.endpoint().to_owned()).collect();

@@ -14,8 +14,9 @@ use serde_json::Value as Json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-/// Longest time that a peer may take for anything, its start on a busy machine included.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time that a peer may take for anything, its start included: on a busy machine whose disk has read none of its
+/// packages before.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A program of `tests/py`, ready to be started.
 pub(crate) fn program(name: &str) -> Command {

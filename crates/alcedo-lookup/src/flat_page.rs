@@ -202,6 +202,11 @@ impl FlatPage<'_> {
         Some(())
     }
 
+    /// Whether these rows are all of the page's.
+    pub(crate) fn is_all(&self, rows: &[usize]) -> bool {
+        rows.len() == self.rows && is_each(rows)
+    }
+
     fn level_bytes(&self) -> Option<&[u8]> {
         match &self.levels {
             LevelBytes::None => None,
@@ -237,9 +242,12 @@ impl FlatPage<'_> {
                 Some(levels) => levels.place(*row)?,
             });
         }
-        if rows.len() == self.rows {
+        if self.is_all(rows) {
             // Who takes all of a page may keep it: then all of it is looked at.
-            self.body.whole()?;
+            let body = self.body.whole()?;
+            if self.encoding == PLAIN {
+                return all_plain(body.get(self.values..)?, width, &places, take);
+            }
         }
         if self.encoding == PLAIN {
             let mut values = PlainValues::new(&mut self.body, self.values, width);
@@ -253,7 +261,7 @@ impl FlatPage<'_> {
         for at in places.iter_mut().flatten() {
             *at = indices.get(*at).map(|at| at as usize).filter(|at| *at < entries)?;
         }
-        let ranges = dictionary_entries(dictionary, width, &places)?;
+        let ranges = dictionary_entries((&mut *dictionary, entries), width, &places)?;
         let bytes = dictionary.there();
         ranges.into_iter().try_for_each(|range| match range {
             Some(range) => take(Some(bytes.get(range)?)),
@@ -262,20 +270,64 @@ impl FlatPage<'_> {
     }
 }
 
-/// Where the dictionary's values at these places are, which come in any order; it is inflated that far.
+/// Whether these are the numbers from 0 on, each of them once.
+fn is_each(rows: &[usize]) -> bool {
+    rows.iter().enumerate().all(|(i, row)| i == *row)
+}
+
+/// Hands on plain values one after the other, one for each row that has a place.
+fn all_plain(
+    mut values: &[u8],
+    width: Option<usize>,
+    places: &[Option<usize>],
+    take: &mut dyn FnMut(Option<&[u8]>) -> Option<()>,
+) -> Option<()> {
+    for place in places {
+        if place.is_none() {
+            take(None)?;
+            continue;
+        }
+        let length = match width {
+            Some(width) => width,
+            None => {
+                let (length, behind) = values.split_first_chunk::<LENGTH_BYTES>()?;
+                values = behind;
+                u32::from_le_bytes(*length) as usize
+            }
+        };
+        let (value, behind) = values.split_at_checked(length)?;
+        values = behind;
+        take(Some(value))?;
+    }
+    Some(())
+}
+
+/// Where the dictionary's values at these places are, which come in any order and are below its number of entries; it
+/// is inflated that far.
 fn dictionary_entries(
-    dictionary: &mut Inflating<'_>,
+    (dictionary, entries): (&mut Inflating<'_>, usize),
     width: Option<usize>,
     places: &[Option<usize>],
 ) -> Option<Vec<Option<Range<usize>>>> {
+    let mut values = PlainValues::new(dictionary, 0, width);
+    if width.is_some() {
+        // Where each is follows from its number.
+        return places.iter().map(|place| place.map_or(Some(None), |place| values.range(place).map(Some))).collect();
+    }
+    if places.len() >= entries {
+        let all: Vec<Range<usize>> = (0..entries).map_while(|entry| values.range(entry)).collect();
+        return places
+            .iter()
+            .map(|place| place.map_or(Some(None), |place| all.get(place).cloned().map(Some)))
+            .collect();
+    }
     let mut order: Vec<usize> = (0..places.len()).filter(|i| places[*i].is_some()).collect();
     order.sort_unstable_by_key(|i| places[*i]);
-    let mut values = PlainValues::new(dictionary, 0, width);
-    let mut entries = vec![None; places.len()];
+    let mut ranges = vec![None; places.len()];
     for i in order {
-        entries[i] = Some(values.range(places[i]?)?);
+        ranges[i] = Some(values.range(places[i]?)?);
     }
-    Some(entries)
+    Some(ranges)
 }
 
 /// Plain values that are asked for in ascending order.
@@ -507,6 +559,10 @@ mod tests {
             assert_eq!(picked(&mut page, &[row], Some(1), None).unwrap(), expected[row..=row]);
         }
         assert_eq!(picked(&mut page, &[13], Some(1), None), None);
+        // As many rows as the page has, one of them twice, are not all of its rows.
+        let twice: Vec<usize> = std::iter::once(0).chain(0..12).collect();
+        let values = picked(&mut page, &twice, Some(1), None).unwrap();
+        assert_eq!((&values[0], &values[1..]), (&expected[0], &expected[..12]));
         assert!(page.plain_values().is_none());
     }
 
@@ -590,13 +646,13 @@ mod tests {
         let stored = snap::raw::Encoder::new().compress_vec(&texts).unwrap();
         let mut buffer = vec![0; texts.len()];
         let mut dictionary = Inflating::new(Codec::Snappy, &stored, &mut buffer).unwrap();
-        let ranges = dictionary_entries(&mut dictionary, None, &[Some(300), None, Some(5), Some(300)]).unwrap();
+        let ranges = dictionary_entries((&mut dictionary, ROWS), None, &[Some(300), None, Some(5), Some(300)]).unwrap();
         let values: Vec<Option<&[u8]>> =
             ranges.into_iter().map(|range| range.map(|range| &dictionary.there()[range])).collect();
         let (five, many) = (text(5), text(300));
         assert_eq!(values, [Some(&many[4..]), None, Some(&five[4..]), Some(&many[4..])]);
         assert!(dictionary.there().len() < dictionary.len() / 4);
-        assert!(dictionary_entries(&mut dictionary, None, &[Some(ROWS)]).is_none());
+        assert!(dictionary_entries((&mut dictionary, ROWS), None, &[Some(ROWS)]).is_none());
     }
 
     #[test]

@@ -87,6 +87,12 @@ impl FlatType {
                 if flat.rows as u64 != *count {
                     return None;
                 }
+                if let Some(width) = self.width
+                    && flat.is_all(&within)
+                    && let Some(all) = flat.plain_values()
+                {
+                    return values.push_all(all, width, within.len());
+                }
                 let dictionary = dictionary.as_mut().map(|(bytes, entries)| (&mut **bytes, *entries));
                 flat.pick(&within, self.width, dictionary, &mut |value| values.push(value, self.width))
             });
@@ -142,6 +148,18 @@ struct Values {
 }
 
 impl Values {
+    /// Takes the first of these values, each of this width.
+    fn push_all(&mut self, values: &[u8], width: usize, rows: usize) -> Option<()> {
+        let values = values.get(..rows.checked_mul(width)?)?;
+        if self.bytes.len() + values.len() > self.max_bytes {
+            self.is_too_much = true;
+            return None;
+        }
+        self.valid.resize(self.valid.len() + rows, true);
+        self.bytes.extend_from_slice(values);
+        Some(())
+    }
+
     fn push(&mut self, value: Option<&[u8]>, width: Option<usize>) -> Option<()> {
         if self.bytes.len() + value.map_or(0, <[u8]>::len) > self.max_bytes {
             self.is_too_much = true;

@@ -281,9 +281,8 @@ impl Shared {
     fn get(&self, table: Table, url: &str) -> Option<Bytes> {
         // Where removals cannot be written, what is there may be what should be gone.
         let is_open = self.is_writing.load(Ordering::Relaxed);
-        let read = if is_open { self.with_disk(|disk| disk.get(table, &envelope::key(url))) } else { None };
-        // Looked at after the read: a removal that was asked for before this read began is written, or still here.
-        let read = read.filter(|_| !self.queue.is_removing(table, url));
+        let read = || if is_open { self.with_disk(|disk| disk.get(table, &envelope::key(url))) } else { None };
+        let read = self.queue.unless_removing(table, url, read);
         let found = match read {
             None | Some(Ok(None)) => None,
             Some(Ok(Some(bytes))) => match envelope::open(url, &bytes) {

@@ -24,12 +24,16 @@ const MIB: u64 = 1 << 20;
 
 /// `id` counts up, `text` is long enough that a column has many data pages.
 fn file(codec: Compression, is_indexed: bool) -> Bytes {
+    written(codec, (is_indexed, false), |id| format!("row {id} {}", id % 977))
+}
+
+fn written(codec: Compression, (is_indexed, has_dictionary): (bool, bool), text: impl Fn(i64) -> String) -> Bytes {
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS));
-    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|id| format!("row {id} {}", id % 977))));
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(text)));
     let batch = RecordBatch::try_from_iter([("id", ids), ("text", text)]).unwrap();
     let properties = WriterProperties::builder()
         .set_compression(codec)
-        .set_dictionary_enabled(false)
+        .set_dictionary_enabled(has_dictionary)
         .set_data_page_row_count_limit(1_000)
         .set_write_batch_size(500)
         .set_offset_index_disabled(!is_indexed)
@@ -141,5 +145,37 @@ fn pages_that_cost_more_than_rows_are_not_sent() {
         asking.ask(&[5], Form::CompactRows, 0);
         assert_eq!(are_pages(&asking.ask(&[5], Form::CompactRows, most_sent)), are_sent, "{codec} {most_sent}");
         assert!(matches!(asking.ask(&[5], Form::ArrowIpc, most_sent).body, Body::ArrowIpc(_)));
+    }
+}
+
+#[test]
+fn what_is_kept_belongs_to_one_version_of_one_file() {
+    let cache = Arc::new(DecodedPages::new(MIB));
+    for (url, version, text) in [("s3://a", "1", "one"), ("s3://b", "1", "another"), ("s3://a", "2", "a newer")] {
+        let asking = Asking::of(written(Compression::SNAPPY, (true, false), |id| format!("{text} row {id}")), 0);
+        let kept = KeptPages::new(Arc::clone(&cache), url, version);
+        let hits = cache.hits();
+        for _ in 0..4 {
+            let rows = asking.ask(&[5], Form::CompactRows, 0);
+            let pages = asking.ask(&[5], Form::CompactRows, MIB);
+            assert!(are_pages(&pages));
+            assert_eq!(asking.rows(&pages, &kept), asking.rows(&rows, &kept), "{url} {version}");
+        }
+        assert!(cache.hits() > hits);
+    }
+}
+
+#[test]
+fn the_bound_holds_for_data_pages_and_dictionaries_together() {
+    let long = |id: i64| format!("{:0>900}", id % 97 * 7_919);
+    let asking = Asking::of(written(Compression::SNAPPY, (true, true), long), 0);
+    let Body::Pages(pages) = asking.ask(&[5, 9_000], Form::CompactRows, MIB).body else { panic!("rows") };
+    let chunks = || pages.columns.iter().flat_map(|column| &column.chunks);
+    let dictionaries: usize = chunks().map(|chunk| chunk.dictionary.len()).sum();
+    let data_pages: usize = chunks().flat_map(|chunk| &chunk.data_pages).map(|page| page.page.len()).sum();
+    assert!(dictionaries > 1_000, "{dictionaries}");
+    let bytes = (dictionaries + data_pages) as u64;
+    for (most_sent, are_sent) in [(bytes - 1, false), (bytes, true)] {
+        assert_eq!(are_pages(&asking.ask(&[5, 9_000], Form::CompactRows, most_sent)), are_sent, "{most_sent}");
     }
 }

@@ -122,8 +122,17 @@ impl Queue {
         Next::Write(jobs)
     }
 
-    /// Whether a record is about to be removed: what is on disk under its name is not to be used any more.
-    pub(super) fn is_removing(&self, table: Table, url: &str) -> bool {
+    /// What a read finds of a record, unless the record is about to be removed: what is on disk under its name is not
+    /// to be used any more. That is looked at before the read, because a removal may be written behind the read's
+    /// back, and after it, because one may be asked for meanwhile.
+    pub(super) fn unless_removing<T>(&self, table: Table, url: &str, read: impl FnOnce() -> Option<T>) -> Option<T> {
+        if self.is_removing(table, url) {
+            return None;
+        }
+        read().filter(|_| !self.is_removing(table, url))
+    }
+
+    fn is_removing(&self, table: Table, url: &str) -> bool {
         let state = self.lock();
         !state.removals.is_empty() && state.removals.contains_key(&(table, Arc::from(url)))
     }
@@ -174,6 +183,35 @@ mod tests {
         assert!(queue.push(put(2 * MAX_HELD_BYTES)) && !queue.push(put(1)));
         assert!(matches!(queue.next(Duration::ZERO), Next::Write(_)));
         assert!(queue.push(put(1)));
+    }
+
+    #[test]
+    fn what_is_to_be_removed_is_not_read_whenever_the_removal_is_written() {
+        let queue = Queue::default();
+        let write = || assert!(matches!(queue.next(Duration::ZERO), Next::Write(jobs) if jobs.len() == 1));
+        let is_written = || assert!(matches!(queue.next(Duration::ZERO), Next::Idle));
+        let read = |meanwhile: &dyn Fn()| {
+            let old = || {
+                meanwhile();
+                Some(7)
+            };
+            queue.unless_removing(Table::Files, "u", old)
+        };
+        assert_eq!(read(&|| {}), Some(7));
+        assert!(queue.push(remove()));
+        // The read finds what was there, and then the removal is written.
+        let written_behind_it = || {
+            write();
+            is_written();
+        };
+        assert_eq!(read(&written_behind_it), None);
+        while let Next::Write(_) = queue.next(Duration::ZERO) {}
+        assert_eq!(read(&|| {}), Some(7));
+        assert_eq!(read(&|| assert!(queue.push(remove()))), None);
+        write();
+        assert_eq!(read(&|| {}), None, "it is being written");
+        is_written();
+        assert_eq!(read(&|| {}), Some(7));
     }
 
     #[test]

@@ -82,6 +82,7 @@ async fn a_lookup_that_gives_up_says_how_far_learning_is_and_the_next_joins_it()
     let frame = talk.reply().await;
     let Some(reply_frame::Body::Answer(answer)) = &frame.body else { panic!("{frame:?}") };
     assert_eq!((answer.files.len(), answer.files[0].row_number.as_slice()), (1, &[12_345][..]));
+    assert_eq!(cluster.worker().metrics().chunks_learned_total.get(), 2, "each chunk is gone through once");
     let seen = cluster.store().requests();
     assert_eq!(seen.len(), 3, "the tail, the key's chunk, the text's: {seen:?}");
     let mut ranges: Vec<Range<u64>> = seen[1..].iter().map(|request| asked(request, size)).collect();

@@ -5,9 +5,11 @@ use std::time::Duration;
 use alcedo_client::{Answer, Client, Form, KeyStatus};
 use alcedo_testkit::cluster::{ClusterOptions, TestCluster};
 use bytes::Bytes;
+use parquet::basic::Compression;
 
 use crate::corpus::{check, corpus_objects, lookup_of, queries};
 use crate::sample::{absent_ids, draw, large, large_file, small, small_objects, values};
+use crate::trips::{batch, written};
 
 /// Never reached by a test that goes well.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -211,6 +213,22 @@ async fn what_a_client_keeps_of_pages_is_bounded_and_a_kept_page_is_not_decoded_
                 ask(*id).await;
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_of_all_files_together_is_bounded() {
+    // Data pages of some 50 KB.
+    let file = written(&batch(4_000, 100), 500, |properties| properties.set_compression(Compression::SNAPPY));
+    let objects = ["two/a.parquet", "two/b.parquet"].map(|name| (name.to_owned(), file.clone()));
+    let cluster = cluster(objects.to_vec(), &SHORT.replace("16MiB", "80KiB"));
+    let client = taking(&cluster);
+    for (path, files, are_sent) in [("lake/two/a.parquet", 1, 3), ("lake/two/", 2, 3), ("lake/two/b.parquet", 1, 6)] {
+        for _ in 0..3 {
+            let answer = client.lookup(path).key_column("id").key(300).select(["a"]).await.unwrap();
+            assert_eq!(answer.rows().count(), files);
+        }
+        assert_eq!(sent(&cluster), are_sent, "{path}");
     }
 }
 

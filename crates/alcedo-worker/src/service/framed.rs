@@ -288,3 +288,42 @@ impl Serving {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::builds::tests::Site;
+    use crate::connection::{Accepted, Patience};
+
+    #[tokio::test]
+    async fn no_more_is_read_ahead_than_the_stream_may_take_soon() {
+        let site = Site::new().await;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        [&ours, &theirs].iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+        let patience = Patience::new(&site.door().settings().connections, LINGER);
+        let connection = Connection::new(Accepted::Own(theirs), patience, &Arc::default()).unwrap();
+        let mut serving = Serving::new(connection, Arc::clone(site.door()));
+        let other = tokio::net::UnixStream::from_std(ours).unwrap();
+        let mut frames = BytesMut::new();
+        while frames.len() < READ_AHEAD_BYTES {
+            framing::put(&v1::LookupFrame { id: u64::MAX, body: None }, &mut frames);
+        }
+        // A client that sends as long as anything is taken.
+        for _ in 0..100 {
+            while other.try_write(&frames).is_ok() {}
+            while let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(serving.poll_fill(cx))).await {
+                read.unwrap();
+            }
+            // The runtime looks at both sockets.
+            sleep(Duration::from_millis(1)).await;
+            if lock(&serving.inbound).filler.is_some() {
+                break;
+            }
+        }
+        let held = lock(&serving.inbound).bytes.len();
+        assert!((READ_AHEAD_BYTES..4 * READ_AHEAD_BYTES).contains(&held), "{held}");
+    }
+}

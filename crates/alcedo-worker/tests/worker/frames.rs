@@ -44,18 +44,12 @@ impl Talk {
     /// The next frame; none at the end of the connection, which must be between two frames.
     async fn frame(&mut self) -> Option<v1::ReplyFrame> {
         loop {
-            if let Some(length) = self.come.first_chunk::<4>() {
-                let length = u32::from_le_bytes(*length) as usize;
-                if length == 0 {
-                    self.pings += 1;
-                    self.come.drain(..4);
-                    continue;
-                }
-                if self.come.len() >= 4 + length {
-                    let frame = v1::ReplyFrame::decode(&self.come[4..4 + length]).unwrap();
-                    self.come.drain(..4 + length);
-                    return Some(frame);
-                }
+            while self.come.starts_with(&[0; 4]) {
+                self.pings += 1;
+                self.come.drain(..4);
+            }
+            if let Some(frame) = cut(&mut self.come) {
+                return Some(frame);
             }
             let read = tokio::time::timeout(PATIENCE, self.socket.read_buf(&mut self.come)).await.expect("silence");
             if read.unwrap() == 0 {
@@ -98,6 +92,14 @@ impl Talk {
         let Some(reply_frame::Body::Failure(failure)) = frame.body else { panic!("{frame:?}") };
         (frame.id, Code::from(failure.code), failure.detail.unwrap_or_default().reason(), failure.message)
     }
+}
+
+/// The frame at the front, if it is whole.
+fn cut(come: &mut Vec<u8>) -> Option<v1::ReplyFrame> {
+    let length = u32::from_le_bytes(*come.first_chunk::<4>()?) as usize;
+    let frame = v1::ReplyFrame::decode(come.get(4..4 + length)?).unwrap();
+    come.drain(..4 + length);
+    Some(frame)
 }
 
 fn bytes_of(frame: &v1::LookupFrame) -> Vec<u8> {
@@ -255,6 +257,51 @@ async fn who_stops_in_the_middle_holds_nothing_but_its_place() {
         drop(socket);
     }
     eventually(|| metrics.connections_total.get() == 9 && metrics.connections.get() == 0).await;
+}
+
+#[tokio::test]
+async fn who_reads_late_gets_every_answer_whole() {
+    let served = serve().await;
+    let mut talk = Talk::open(&served).await;
+    let (most, keys): (u64, Vec<i64>) = (12_000, (0..100).collect());
+    let (mut read, mut write) = talk.socket.into_split();
+    let asking = tokio::spawn(async move {
+        for id in 1..=most {
+            write.write_all(&bytes_of(&frame(id, ask(FILE, &keys)))).await.unwrap();
+        }
+        write
+    });
+    // More than sockets hold: the worker's writes are taken in pieces.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut answered = 0;
+    while answered < most {
+        assert!(read.read_buf(&mut talk.come).await.unwrap() > 0, "it ended after {answered} answers");
+        while let Some(frame) = cut(&mut talk.come) {
+            match frame.body {
+                Some(reply_frame::Body::Answer(answer)) => {
+                    answered += 1;
+                    assert_eq!((answer.statuses.len(), answer.files[0].row_number.len()), (100, 100));
+                }
+                // A ping says that the connection lives.
+                Some(reply_frame::Body::Announce(_)) | None => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    drop(asking.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_connection_of_frames_that_is_used_stays() {
+    let served = serve_with(lake().await, Freshness::default(), read(IDLE));
+    let mut talk = Talk::open(&served).await;
+    // Longer than one lives that is of no use, and than the time in which it must say what it speaks (5 s).
+    for id in 1..=65 {
+        talk.send(&frame(id, ask(FILE, &[7]))).await;
+        assert_eq!(talk.found(1).await, BTreeMap::from([(id, true)]));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(served.running.metrics().connections_total.get(), 1);
 }
 
 #[tokio::test]

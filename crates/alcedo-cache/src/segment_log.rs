@@ -337,8 +337,8 @@ impl SegmentLog {
         }
     }
 
-    /// Makes again what somebody removed of the directory: the marker above all, without which the next start would take
-    /// what is written here for somebody else's.
+    /// Makes again what somebody removed of the directory: the marker above all, without which the next start would
+    /// take what is written here for somebody else's.
     pub(crate) fn repair(&self) {
         // Where it cannot be made, a segment cannot either, and that is told.
         let _ = self.dir.repair();

@@ -14,8 +14,8 @@ use serde_json::Value as Json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
-/// Longest time that a peer may take for anything, its start included: on a busy machine whose disk has read none of its
-/// packages before.
+/// Longest time that a peer may take for anything, its start included: on a busy machine whose disk has read none of
+/// its packages before.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A program of `tests/py`, ready to be started.

@@ -102,6 +102,8 @@ mod page_place;
 #[cfg(feature = "parquet")]
 pub mod pages_answer;
 #[cfg(feature = "parquet")]
+mod plain_values;
+#[cfg(feature = "parquet")]
 pub mod prepared;
 #[cfg(feature = "parquet")]
 mod probe;

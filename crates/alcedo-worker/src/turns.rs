@@ -23,6 +23,9 @@ use crate::shortage;
 
 /// For so long a thread works before it looks at its sockets: two or three lookups from compressed data pages.
 const MAX_WORK: Duration = Duration::from_micros(500);
+/// What one poll of work counts for at most in what work is expected to take: longer steps are handed to decoding
+/// threads, so a thread that was gone for longer stood still, with its machine.
+const LONGEST_POLL: Duration = Duration::from_millis(50);
 /// Weight of all earlier work, against the last, in what work is expected to take.
 const EARLIER: u32 = 15;
 
@@ -107,7 +110,7 @@ pub(crate) async fn measured<T>(work: impl Future<Output = T>) -> T {
         let took = began.elapsed();
         worked(took);
         shortage::worked(took);
-        all += took;
+        all += took.min(LONGEST_POLL);
         polled
     })
     .await;
@@ -163,6 +166,14 @@ mod tests {
         assert_eq!((poll_all(), begun.get()), (0, 3));
         // The first goes on, and the thread is tired then.
         assert_eq!((poll_all(), gone_on.get()), (1, 1));
+        rested();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_stood_still_says_little_of_what_work_takes() {
+        EACH.set(Duration::ZERO);
+        measured(tokio::time::advance(Duration::from_secs(2))).await;
+        assert_eq!(EACH.replace(Duration::ZERO), LONGEST_POLL / (EARLIER + 1));
         rested();
     }
 

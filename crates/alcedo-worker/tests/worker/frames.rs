@@ -292,19 +292,6 @@ async fn who_reads_late_gets_every_answer_whole() {
 }
 
 #[tokio::test]
-async fn a_connection_of_frames_that_is_used_stays() {
-    let served = serve_with(lake().await, Freshness::default(), read(IDLE));
-    let mut talk = Talk::open(&served).await;
-    // Longer than one lives that is of no use, and than the time in which it must say what it speaks (5 s).
-    for id in 1..=65 {
-        talk.send(&frame(id, ask(FILE, &[7]))).await;
-        assert_eq!(talk.found(1).await, BTreeMap::from([(id, true)]));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(served.running.metrics().connections_total.get(), 1);
-}
-
-#[tokio::test]
 async fn a_client_in_frames_that_never_reads_is_cut_off_and_others_go_on() {
     let settings = read("[connections]\nwrite_timeout = \"1s\"\n");
     let served = serve_with(lake().await, Freshness::default(), settings);

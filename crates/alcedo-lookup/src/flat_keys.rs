@@ -7,7 +7,7 @@ use parquet::basic::Type as Physical;
 
 use crate::decoded_keys::partition;
 use crate::flat_page::FlatPage;
-use crate::key_column::{KeyColumn, Probes, Stored};
+use crate::key_column::{Bounds, Extent, KeyColumn, Probes, Stored};
 use crate::page_check::plain_width;
 use crate::probe::Point;
 
@@ -46,7 +46,54 @@ pub(crate) fn find(
     Some(found.rows)
 }
 
-/// The same of these ascending rows alone.
+/// Bounds of the page's values, each of which is looked at; none where the page is not understood. `ascends`: whether
+/// the values do, as [`find`] found out; then the first and the last tell.
+pub(crate) fn bounds(page: &mut FlatPage<'_>, column: &KeyColumn, ascends: bool) -> Option<Bounds> {
+    let mut extent = Extent::default();
+    match column.descr.physical_type() {
+        Physical::INT64 => {
+            see_ints(page, &|bits| column.int64(i64::from_le_bytes(bits)), ascends, &mut extent)?;
+        }
+        Physical::INT32 => {
+            see_ints(page, &|bits| column.int32(i32::from_le_bytes(bits)), ascends, &mut extent)?;
+        }
+        Physical::BYTE_ARRAY if matches!(column.stored_bytes(&[]), Stored::Bytes(_)) => {
+            let last = page.rows.saturating_sub(1);
+            page.plain_values()?;
+            page.plain_texts_until(&mut |row, value| {
+                if !ascends || row == 0 || row == last {
+                    extent.see(&Stored::Bytes(value));
+                }
+                Some(false)
+            })?;
+        }
+        _ => return None,
+    }
+    Some(extent.into_bounds())
+}
+
+fn see_ints<const N: usize>(
+    page: &mut FlatPage<'_>,
+    value: &dyn Fn([u8; N]) -> i128,
+    ascends: bool,
+    extent: &mut Extent,
+) -> Option<()> {
+    let rows = page.rows;
+    let values = page.plain_values()?.as_chunks::<N>().0.get(..rows)?;
+    let (Some(first), Some(last)) = (values.first(), values.last()) else { return Some(()) };
+    let ends = [value(*first), value(*last)];
+    let all = || values.iter().map(|bits| value(*bits));
+    let (min, max) = if ascends {
+        (ends[0], ends[1])
+    } else {
+        all().fold((ends[0], ends[0]), |(min, max), value| (min.min(value), max.max(value)))
+    };
+    extent.see(&Stored::Int(min));
+    extent.see(&Stored::Int(max));
+    Some(())
+}
+
+/// The same as [`find`] of these ascending rows alone.
 pub(crate) fn find_at(
     page: &mut FlatPage<'_>,
     rows: &[usize],
@@ -205,14 +252,52 @@ mod tests {
 
     type Rows = Option<Vec<(u32, u32)>>;
 
-    fn ask((stored, header): &(Bytes, PageHeader), ty: &str, keys: &[Key], ascends: &mut Option<bool>) -> Rows {
+    fn column(ty: &str) -> KeyColumn {
         let physical = if ty == "string" { Physical::BYTE_ARRAY } else { Physical::INT64 };
         let leaf = Type::primitive_type_builder("k", physical).build().unwrap();
         let descr = ColumnDescriptor::new(leaf.into(), 0, 0, "k".into());
-        let column = KeyColumn::new(0, "k".into(), ty.parse().unwrap(), descr.into()).unwrap();
+        KeyColumn::new(0, "k".into(), ty.parse().unwrap(), descr.into()).unwrap()
+    }
+
+    fn ask((stored, header): &(Bytes, PageHeader), ty: &str, keys: &[Key], ascends: &mut Option<bool>) -> Rows {
+        let column = column(ty);
         let probes = Probes::new(keys, &column).unwrap();
         let run = |page: &mut FlatPage<'_>| find(page, &column, &probes, 1_000, ascends);
         with_flat_page((stored, header, Codec::Snappy), 0, run).unwrap().flatten()
+    }
+
+    #[test]
+    fn bounds_are_those_of_all_values_one_by_one() {
+        let sorted: Vec<i64> = (0..500).map(|i| i * i - 9_000).collect();
+        let mut shuffled = sorted.clone();
+        shuffled.swap(0, 300);
+        shuffled.swap(499, 250);
+        for (numbers, ty) in [(&sorted, "int64"), (&shuffled, "int64"), (&shuffled, "uint64")] {
+            let words: Vec<String> = numbers.iter().map(|number| format!("{number:x}").repeat(40)).collect();
+            let values: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            let (ints, words_page) = (page(&values, numbers.len(), 0), page(&texts(&words), numbers.len(), 0));
+            let (int_column, text_column) = (column(ty), column("string"));
+            let (mut of_ints, mut of_texts) = (Extent::default(), Extent::default());
+            numbers.iter().for_each(|number| of_ints.see(&Stored::Int(int_column.int64(*number))));
+            words.iter().for_each(|word| of_texts.see(&Stored::Bytes(word.as_bytes())));
+            let asked = [
+                (&ints, &int_column, of_ints.into_bounds(), numbers.is_sorted() && ty == "int64"),
+                (&words_page, &text_column, of_texts.into_bounds(), words.is_sorted()),
+            ];
+            for ((stored, header), column, expected, ascends) in asked {
+                let seen = |ascends: bool| {
+                    let run = |page: &mut FlatPage<'_>| bounds(page, column, ascends);
+                    with_flat_page((stored, header, Codec::Snappy), 0, run).unwrap().flatten()
+                };
+                assert_eq!(seen(false).as_ref(), Some(&expected));
+                if ascends {
+                    assert_eq!(seen(true).as_ref(), Some(&expected));
+                }
+            }
+            let (stored, header) = page(&values, numbers.len(), 3);
+            let run = |page: &mut FlatPage<'_>| bounds(page, &int_column, true);
+            assert_eq!(with_flat_page((&stored, &header, Codec::Snappy), 0, run).unwrap().flatten(), None);
+        }
     }
 
     fn texts(values: &[String]) -> Vec<u8> {

@@ -134,8 +134,8 @@ impl KeyScan {
         Ok(true)
     }
 
-    /// Goes through the next page as it is stored; false if it must be decoded. `ascends`: whether its values do, as
-    /// far as that is known, and it is set where it is found out.
+    /// Goes through the next page as it is stored, and learns its bounds if they are to be learned; false if it must be
+    /// decoded. `ascends`: whether its values do, as far as that is known, and it is set where it is found out.
     ///
     /// # Errors
     /// The page is damaged, or more rows match than an answer may have.
@@ -147,22 +147,31 @@ impl KeyScan {
         ascends: &mut Option<bool>,
         limits: &Limits,
     ) -> Result<bool, Error> {
-        if self.learned.is_some() || self.is_to_decode(self.done) {
+        if self.is_to_decode(self.done) {
             return Ok(false);
         }
+        let learns = self.learned.is_some();
         let find = |page: &mut FlatPage<'_>| match self.at.as_deref() {
             Some(rows) => {
                 let from = rows.partition_point(|row| *row < first_row);
                 let within = rows[from..].iter().map(|row| (row - first_row) as usize);
                 let within: Vec<usize> = within.take_while(|row| *row < page.rows).collect();
-                flat_keys::find_at(page, &within, column, probes)
+                flat_keys::find_at(page, &within, column, probes).map(|rows| (rows, None))
             }
-            None => flat_keys::find(page, column, probes, limits.answer_rows, ascends),
+            None => {
+                let rows = flat_keys::find(page, column, probes, limits.answer_rows, ascends)?;
+                let is_ascending = *ascends == Some(true);
+                let bounds = if learns { Some(flat_keys::bounds(page, column, is_ascending)?) } else { None };
+                Some((rows, bounds))
+            }
         };
         let found = with_flat_page(page, column.descr.max_def_level(), find)?;
-        let Some(rows) = found.flatten() else { return Ok(false) };
+        let Some((rows, bounds)) = found.flatten() else { return Ok(false) };
         for (row, key) in rows {
             self.found(first_row + u64::from(row), key, limits)?;
+        }
+        if let Some(learned) = &mut self.learned {
+            learned.extend(bounds);
         }
         self.done += 1;
         Ok(true)

@@ -273,7 +273,8 @@ mod tests {
         shuffled.swap(0, 300);
         shuffled.swap(499, 250);
         for (numbers, ty) in [(&sorted, "int64"), (&shuffled, "int64"), (&shuffled, "uint64")] {
-            let words: Vec<String> = numbers.iter().map(|number| format!("{number:x}").repeat(40)).collect();
+            let word = |number: &i64| format!("{:08}", number + 9_000).repeat(40);
+            let words: Vec<String> = numbers.iter().map(word).collect();
             let values: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
             let (ints, words_page) = (page(&values, numbers.len(), 0), page(&texts(&words), numbers.len(), 0));
             let (int_column, text_column) = (column(ty), column("string"));

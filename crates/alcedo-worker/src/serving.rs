@@ -156,9 +156,7 @@ pub(crate) async fn serve(shared: Shared, handed: mpsc::Receiver<Accepted>) {
             return;
         }
     };
-    for name in HEALTH_NAMES {
-        shared.health.set_service_status(name, ServingStatus::Serving).await;
-    }
+    set_serving(&shared).await;
     let (http2, connections) = mpsc::channel(HANDED_SOCKETS);
     let told_apart = tell_apart(&shared, handed, http2);
     let mut drain = shared.drain.clone();
@@ -241,6 +239,20 @@ async fn serve_one(mut connection: Connection, shared: Shared, http2: mpsc::Send
             let _ = http2.send(Ok(connection)).await;
         }
         Err(error) => tracing::debug!(%error, "a peer left before it said what it speaks"),
+    }
+}
+
+/// Says SERVING for every service, unless the worker leaves already: a serving thread may begin late.
+async fn set_serving(shared: &Shared) {
+    if !shared.door.is_ready() {
+        return;
+    }
+    for name in HEALTH_NAMES {
+        shared.health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    // Whoever leaves says so in the door first and here then, so one of the two sees the other.
+    if !shared.door.is_ready() {
+        set_not_serving(&shared.health).await;
     }
 }
 

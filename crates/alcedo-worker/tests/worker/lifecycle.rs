@@ -201,3 +201,30 @@ async fn a_member_that_leaves_says_so_and_serves_for_the_notice() {
     drained.await.unwrap();
     client.lookup(ask("lake/users/a.parquet", &[3])).await.unwrap_err();
 }
+
+#[tokio::test]
+async fn who_leaves_while_serving_threads_still_begin_is_not_serving() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::health_client::HealthClient;
+    let lake = lake().await;
+    for _ in 0..20 {
+        let mut settings =
+            read("members = [\"worker=127.0.0.1:1\", \"other=127.0.0.1:2\"]\n[drain]\nnotice = \"60s\"\n");
+        settings.runtimes = 8;
+        let served = serve_with(lake.clone(), Freshness::default(), settings);
+        let channel = served.channel.clone();
+        let drain = tokio::spawn(served.running.drain());
+        let health = async || {
+            let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
+            HealthClient::new(channel.clone()).check(request).await.unwrap().into_inner().status()
+        };
+        while health().await != ServingStatus::NotServing {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..20 {
+            assert_eq!(health().await, ServingStatus::NotServing);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drain.abort();
+    }
+}

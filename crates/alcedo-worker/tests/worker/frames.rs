@@ -261,7 +261,10 @@ async fn who_stops_in_the_middle_holds_nothing_but_its_place() {
 
 #[tokio::test]
 async fn who_reads_late_gets_every_answer_whole() {
-    let served = serve().await;
+    let mut settings = config(2);
+    // However slowly they are answered, there is a permit for each.
+    settings.lookup.permits = 4_096;
+    let served = serve_with(lake().await, Freshness::default(), settings);
     let mut talk = Talk::open(&served).await;
     let (most, keys): (u64, Vec<i64>) = (12_000, (0..100).collect());
     let (mut read, mut write) = talk.socket.into_split();

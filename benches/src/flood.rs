@@ -1,4 +1,5 @@
-//! Lookups sent at a rate, whatever comes back: frames that were made beforehand, over plain lookup streams.
+//! Lookups sent at a rate, whatever comes back: frames that were made beforehand, over plain connections of frames or
+//! plain lookup streams of gRPC.
 //!
 //! Knows frames, when each was due, when the connection took it, and what came back when. It must not know what a
 //! worker should do with them. The client crate holds back by itself what a worker cannot take, and costs more for each
@@ -8,10 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use alcedo_proto::framing::{self, Front, LENGTH_BYTES, MAGIC};
 use alcedo_proto::v1 as pb;
 use alcedo_proto::v1::lookup_service_client::LookupServiceClient;
 use anyhow::{Context, bail, ensure};
+use bytes::{Buf as _, BytesMut};
 use futures::StreamExt;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -35,11 +42,31 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HANDLE: u32 = 1;
 /// When a frame that nobody took yet was taken.
 const NEVER: u64 = u64::MAX;
+/// Longest reply: one row of two columns.
+const MOST_REPLY_BYTES: usize = 1 << 20;
+
+/// How lookups travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// In frames, as clients change over to by themselves.
+    Frames,
+    /// On lookup streams of gRPC.
+    Grpc,
+}
 
 /// Connections to one worker.
 pub struct Flooder {
+    endpoint: String,
     path: String,
+    way: Way,
+    /// Of gRPC; those of frames live as long as a flood.
     channels: Vec<Channel>,
+}
+
+/// One connection of a flood.
+enum Line {
+    Frames(TcpStream),
+    Grpc(Channel),
 }
 
 /// What came of one flood.
@@ -76,12 +103,27 @@ impl Flooder {
     ///
     /// # Errors
     /// It does not answer.
-    pub async fn connect(endpoint: &str, path: &str) -> anyhow::Result<Self> {
-        let mut channels = Vec::with_capacity(CONNECTIONS);
-        for _ in 0..CONNECTIONS {
+    pub async fn connect(endpoint: &str, path: &str, way: Way) -> anyhow::Result<Self> {
+        let mut channels = Vec::new();
+        while way == Way::Grpc && channels.len() < CONNECTIONS {
             channels.push(Endpoint::new(format!("http://{endpoint}"))?.tcp_nodelay(true).connect().await?);
         }
-        Ok(Self { path: path.to_owned(), channels })
+        Ok(Self { endpoint: endpoint.to_owned(), path: path.to_owned(), way, channels })
+    }
+
+    /// The connections of one flood.
+    async fn lines(&self) -> anyhow::Result<Vec<Line>> {
+        let mut lines: Vec<Line> = self.channels.iter().cloned().map(Line::Grpc).collect();
+        while self.way == Way::Frames && lines.len() < CONNECTIONS {
+            let mut socket = TcpStream::connect(&self.endpoint).await?;
+            socket.set_nodelay(true)?;
+            socket.write_all(&MAGIC).await?;
+            let mut answer = [0; MAGIC.len()];
+            socket.read_exact(&mut answer).await?;
+            ensure!(answer == MAGIC, "the worker does not speak frames");
+            lines.push(Line::Frames(socket));
+        }
+        Ok(lines)
     }
 
     /// Sends so many frames a second for so long, and waits until each is answered.
@@ -95,16 +137,31 @@ impl Flooder {
         let never = (0..count).map(|_| AtomicU64::new(NEVER)).collect();
         let (good, late) = (AtomicU64::new(0), AtomicU64::new(0));
         let (refused, refused_since_due) = (Times::new()?, Times::new()?);
+        let connections = self.lines().await?;
         let begin = Instant::now() + TICK;
         let flood = Flood { rows, begin, duration, rate, taken: never, good, late, refused, refused_since_due };
         let flood = Arc::new(flood);
         let mut streams = JoinSet::new();
-        let mut lines = Vec::with_capacity(self.channels.len());
-        for channel in &self.channels {
+        let mut lines = Vec::with_capacity(connections.len());
+        for (number, connection) in connections.into_iter().enumerate() {
             let (line, frames) = mpsc::unbounded_channel();
             let _ = line.send(self.prepare());
             lines.push(line);
-            streams.spawn(answers(channel.clone(), frames, Arc::clone(&flood)));
+            let flood = Arc::clone(&flood);
+            match connection {
+                Line::Grpc(channel) => streams.spawn(answers(channel, frames, flood)),
+                Line::Frames(socket) => {
+                    let (read, write) = socket.into_split();
+                    let replies = (number..count).step_by(CONNECTIONS).count();
+                    let writing = tokio::spawn(write_frames(write, frames, Arc::clone(&flood)));
+                    streams.spawn(async move {
+                        read_frames(read, replies, flood).await?;
+                        // Until all is answered: a worker does not answer a client that stops sending.
+                        drop(writing.await??);
+                        Ok(())
+                    })
+                }
+            };
         }
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -159,6 +216,49 @@ async fn answers(
     let mut replies = LookupServiceClient::new(channel).lookup_stream(frames).await?.into_inner();
     while let Some(reply) = replies.message().await? {
         flood.see(reply)?;
+    }
+    Ok(())
+}
+
+/// Writes frames as they come, as many at once as there are, and gives the connection back at their end.
+async fn write_frames(
+    mut write: OwnedWriteHalf,
+    mut frames: mpsc::UnboundedReceiver<pb::LookupFrame>,
+    flood: Arc<Flood>,
+) -> anyhow::Result<OwnedWriteHalf> {
+    let mut out = BytesMut::new();
+    while let Some(mut frame) = frames.recv().await {
+        loop {
+            flood.take(frame.id);
+            framing::put(&frame, &mut out);
+            match frames.try_recv() {
+                Ok(next) => frame = next,
+                Err(_) => break,
+            }
+        }
+        write.write_all(&out).await?;
+        out.clear();
+    }
+    Ok(write)
+}
+
+/// Reads so many replies.
+async fn read_frames(mut read: OwnedReadHalf, mut replies: usize, flood: Arc<Flood>) -> anyhow::Result<()> {
+    let mut come = BytesMut::new();
+    while replies > 0 {
+        match framing::front(&come, MOST_REPLY_BYTES) {
+            Front::Part { .. } => {
+                ensure!(read.read_buf(&mut come).await? > 0, "the worker ended a connection under a flood");
+            }
+            Front::Ping => come.advance(LENGTH_BYTES),
+            Front::Message { bytes } => {
+                come.advance(LENGTH_BYTES);
+                let reply = pb::ReplyFrame::decode(come.split_to(bytes))?;
+                replies -= usize::from(!matches!(reply.body, Some(pb::reply_frame::Body::Announce(_))));
+                flood.see(reply)?;
+            }
+            Front::TooLong { bytes } => bail!("a reply of {bytes} bytes"),
+        }
     }
     Ok(())
 }

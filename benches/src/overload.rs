@@ -1,5 +1,7 @@
 //! More lookups than a worker can answer: what it still answers, and how fast it says no to the rest.
 //!
+//! A flood travels as the peak does that it is a multiple of: in frames, which clients change over to by themselves, or
+//! over gRPC, where the same lookups cost more.
 //! Knows multiples of a peak and what is to remain of it. The work is that of compressed data pages, which costs a
 //! worker most. Client and worker have a core each: on one core the sender would take what is measured. How late a
 //! refusal is depends on who looks: the worker from reading the frame on, the client from when the connection took it,
@@ -14,7 +16,7 @@ use crate::asker::{Asker, By};
 use crate::big_tables::{MEMORY, TABLE};
 use crate::built;
 use crate::effort::Effort;
-use crate::flood::{Flooded, Flooder};
+use crate::flood::{Flooded, Flooder, Way};
 use crate::keys::Keys;
 use crate::load::MANY;
 use crate::placement::{Cores, Used};
@@ -26,6 +28,8 @@ use crate::worker::{BenchWorker, Metrics};
 const FLOODS: [(f64, f64); 2] = [(2.0, 0.9), (10.0, 0.7)];
 /// How long a refusal may take, 99 of 100 times.
 const REFUSAL_US: f64 = 5_000.0;
+/// How lookups travel, and what rows say of it.
+const WAYS: [(Way, &str); 2] = [(Way::Frames, ""), (Way::Grpc, " over gRPC")];
 /// A flood lasts so many times a load's time: queues must have time to fill, and calls time to be late.
 const FLOOD_LOADS: u32 = 5;
 /// The worker's own times of lookups that came to nothing, refusals nearly all.
@@ -50,33 +54,64 @@ pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
     let worker = BenchWorker::start(&[MEMORY, built::OFF].concat(), &[("table.parquet", &file)]).await?;
     let path: Arc<str> = format!("{BUCKET}/table.parquet").into();
     let keys = Keys::uniform(TABLE.rows);
-    let asker = Asker { client: worker.client().build()?, path: Arc::clone(&path), by: By::Id, keys: keys.clone() };
-    asker.warm(TABLE).await?;
-    let flooder = Flooder::connect(worker.endpoint(), &path).await?;
+    let mut sides = Vec::with_capacity(WAYS.len());
+    for (way, said) in WAYS {
+        let client = worker.client().frames(way == Way::Frames).build()?;
+        let asker = Asker { client, path: Arc::clone(&path), by: By::Id, keys: keys.clone() };
+        asker.warm(TABLE).await?;
+        let flooder = Flooder::connect(worker.endpoint(), &path, way).await?;
+        sides.push(Side { said, asker, flooder, peaks: Vec::new(), seen: Default::default() });
+    }
     let cores = Cores::of_this_process()?;
     let placement = *cores.placements().last().context("no core")?;
     placement.pin(&[worker.id()?])?;
-    let mut peaks = Vec::new();
-    let mut all: [Vec<Seen>; FLOODS.len()] = Default::default();
     for _ in 0..effort.rounds {
-        let peak = asker.run(MANY, &[worker.id()?], effort.load * FLOOD_LOADS).await?.keys_per_second;
-        peaks.push(peak);
-        for ((times, _), seen) in FLOODS.iter().zip(&mut all) {
+        for side in &mut sides {
+            side.round(effort, &worker).await?;
+        }
+    }
+    cores.release()?;
+    let name = |side: &Side| format!("overload, {}, from compressed data pages{}", placement.name, side.said);
+    Ok(sides
+        .into_iter()
+        .flat_map(|side| {
+            let name = name(&side);
+            side.report(&name)
+        })
+        .collect())
+}
+
+/// Lookups that travel one way.
+struct Side {
+    said: &'static str,
+    asker: Asker,
+    flooder: Flooder,
+    peaks: Vec<f64>,
+    seen: [Vec<Seen>; FLOODS.len()],
+}
+
+impl Side {
+    async fn round(&mut self, effort: Effort, worker: &BenchWorker) -> anyhow::Result<()> {
+        let duration = effort.load * FLOOD_LOADS;
+        let peak = self.asker.run(MANY, &[worker.id()?], duration).await?.keys_per_second;
+        self.peaks.push(peak);
+        for ((times, _), seen) in FLOODS.iter().zip(&mut self.seen) {
             let (before, used) = (worker.metrics().await?, Used::by(&[std::process::id()])?);
-            let duration = effort.load * FLOOD_LOADS;
-            let flooded = flooder.flood(&keys, peak * times, duration).await?;
+            let flooded = self.flooder.flood(&self.asker.keys, peak * times, duration).await?;
             let client = Used::by(&[std::process::id()])?.since(&used) / duration.as_secs_f64();
             let own_us = own_p99_us(&before, &worker.metrics().await?);
             seen.push(Seen { flooded, peak, own_us, client });
         }
+        Ok(())
     }
-    cores.release()?;
-    let name = format!("overload, {}, from compressed data pages", placement.name);
-    let mut rows = vec![Row::new(format!("{name}: peak, {}", MANY.name), "keys per second", median(peaks))];
-    for ((times, least), seen) in FLOODS.iter().zip(&all) {
-        rows.extend(report(&format!("{name}, {times} times the peak"), *least, seen));
+
+    fn report(self, name: &str) -> Vec<Row> {
+        let mut rows = vec![Row::new(format!("{name}: peak, {}", MANY.name), "keys per second", median(self.peaks))];
+        for ((times, least), seen) in FLOODS.iter().zip(&self.seen) {
+            rows.extend(report(&format!("{name}, {times} times the peak"), *least, seen));
+        }
+        rows
     }
-    Ok(rows)
 }
 
 fn report(name: &str, least: f64, seen: &[Seen]) -> Vec<Row> {
